@@ -1,0 +1,63 @@
+"""Face landmarks on edge devices: from labelled faces to a verified bundle, and from a bundle to landmarks.
+
+    from lmedge import FaceLandmarker
+    with FaceLandmarker.open("bundle/", backend="onnxruntime", precision="int8") as landmarker:
+        faces = landmarker.predict(image_bgr, boxes_xyxy)
+
+Nothing here needs torch or onnx. Names are loaded when they are first used, so that importing lmedge is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmedge import errors
+    from lmedge.bundle import Bundle
+    from lmedge.landmarks import FaceBox, Landmarks
+    from lmedge.runtimes.base import Runtime
+    from lmedge.runtimes.landmarker import FaceLandmarker
+    from lmedge.runtimes.parity import assert_parity
+    from lmedge.schemas import LandmarkSchema, get_schema
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bundle",
+    "FaceBox",
+    "FaceLandmarker",
+    "LandmarkSchema",
+    "Landmarks",
+    "Runtime",
+    "__version__",
+    "assert_parity",
+    "errors",
+    "get_schema",
+]
+
+_HOME = {
+    "Bundle": "lmedge.bundle",
+    "FaceBox": "lmedge.landmarks",
+    "FaceLandmarker": "lmedge.runtimes.landmarker",
+    "LandmarkSchema": "lmedge.schemas",
+    "Landmarks": "lmedge.landmarks",
+    "Runtime": "lmedge.runtimes.base",
+    "assert_parity": "lmedge.runtimes.parity",
+    "get_schema": "lmedge.schemas",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name on first use (PEP 562)."""
+    if name == "errors":
+        return importlib.import_module("lmedge.errors")
+    if name not in _HOME:
+        raise AttributeError(f"module 'lmedge' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

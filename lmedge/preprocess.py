@@ -1,0 +1,256 @@
+"""From an image and a box to the network's crop, and from the network's answer back to image pixels.
+
+This is the only copy: training, calibration, parity and the device all call it. Its parameters are data in the bundle.
+
+Pixel centres are at integers. A crop is a square of side S = crop_scale × the longer side of the reference box, on the
+box's centre. The position (u, v) in the crop as fractions of its side is image position c − S/2 + S·(u, v); the centre of
+crop pixel i of n is the fraction (i + 0.5) / n.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from lmedge.errors import InputError
+from lmedge.landmarks import FaceBox
+
+REFERENCE = "reference"
+
+# A larger reduction than this is sampled finer first and averaged: bilinear sampling alone would skip pixels.
+_MAX_PLAIN_REDUCTION = 1.5
+# No crop is sampled finer than this many times its size; a face of 16 × 112 px fills most cameras.
+_MAX_OVERSAMPLING = 16
+
+
+@dataclass(frozen=True)
+class BoxFit:
+    """How boxes of one kind map to the reference box: side × scale, centre moved by shift × the longer side of the box."""
+
+    scale: float = 1.0
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How crops are made, plus a record of what the network's own graph does with them.
+
+    Attributes:
+        input_hw: height and width of the crop in pixels (square).
+        crop_scale: side of the crop over the longer side of the reference box.
+        box_fits: kind of box → its mapping to the reference box, fitted on training faces.
+        interpolation: "linear" (cv2.warpAffine), with averaging where the crop shrinks the image by more than 1.5.
+        border_value: gray level outside the image.
+        color, mean, std: inside the graph, x → (x − mean) / std on channels in this order.
+    """
+
+    input_hw: tuple[int, int] = (112, 112)
+    crop_scale: float = 1.25
+    box_fits: Mapping[str, BoxFit] = field(default_factory=dict)
+    interpolation: str = "linear"
+    border_value: int = 0
+    color: str = "bgr"
+    mean: float = 128.0
+    std: float = 64.0
+
+    def __post_init__(self) -> None:
+        height, width = self.input_hw
+        if height != width or not 8 <= height <= 4096:
+            raise InputError(f"input_hw must be square and 8 to 4096 px; got {self.input_hw}.")
+        if not 0.5 <= self.crop_scale <= 10:
+            raise InputError(f"crop_scale must be between 0.5 and 10; got {self.crop_scale}.")
+        if self.interpolation != "linear" or self.color != "bgr":
+            raise InputError(f"Only linear interpolation of BGR crops is defined; got {self.interpolation}, {self.color}.")
+
+    def to_json(self) -> dict[str, Any]:
+        fits = {kind: [fit.scale, fit.shift_x, fit.shift_y] for kind, fit in sorted(self.box_fits.items())}
+        return {
+            "input_hw": list(self.input_hw),
+            "crop_scale": self.crop_scale,
+            "box_fits": fits,
+            "interpolation": self.interpolation,
+            "border_value": self.border_value,
+            "in_graph": {"color": self.color, "mean": self.mean, "std": self.std},
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> PreprocessSpec:
+        graph = document["in_graph"]
+        height, width = document["input_hw"]
+        return cls(
+            input_hw=(int(height), int(width)),
+            crop_scale=float(document["crop_scale"]),
+            box_fits={str(k): BoxFit(*map(float, v)) for k, v in document["box_fits"].items()},
+            interpolation=str(document["interpolation"]),
+            border_value=int(document["border_value"]),
+            color=str(graph["color"]),
+            mean=float(graph["mean"]),
+            std=float(graph["std"]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class CropTransform:
+    """The affine map from image pixels to the pixels of a crop of `size_px` × `size_px`."""
+
+    matrix: npt.NDArray[np.float64]
+    size_px: int
+
+    def to_crop(self, points_px: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Image points (..., 2) → crop pixels."""
+        return np.asarray(points_px, np.float64) @ self.matrix[:, :2].T + self.matrix[:, 2]
+
+    def to_image(self, points_px: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Crop pixels (..., 2) → image points."""
+        (a, b), (c, d) = self.matrix[:, :2].tolist()
+        inverse = np.array([[d, -b], [-c, a]]) / (a * d - b * c)
+        return (np.asarray(points_px, np.float64) - self.matrix[:, 2]) @ inverse.T
+
+    def to_fractions(self, points_px: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Image points (..., 2) → fractions of the crop's side, as networks answer."""
+        return (self.to_crop(points_px) + 0.5) / self.size_px
+
+    def from_fractions(self, fractions: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """The network's answer (..., 2) → image points."""
+        return self.to_image(np.asarray(fractions, np.float64) * self.size_px - 0.5)
+
+
+def reference_box(box: FaceBox, spec: PreprocessSpec) -> FaceBox:
+    """The box of kind `reference` that a box of any known kind stands for.
+
+    Raises:
+        InputError: the bundle has no fit for this kind of box.
+    """
+    if box.kind == REFERENCE:
+        return box
+    fit = spec.box_fits.get(box.kind)
+    if fit is None:
+        known = ", ".join([REFERENCE, *sorted(spec.box_fits)])
+        raise InputError(
+            f"No fit is known for boxes of kind {box.kind!r}; this bundle knows {known}. "
+            "Give boxes of one of these kinds, or build the bundle with faces that have such boxes."
+        )
+    side = max(box.width, box.height)
+    center_x, center_y = box.center
+    half = side * fit.scale / 2
+    center_x, center_y = center_x + fit.shift_x * side, center_y + fit.shift_y * side
+    return FaceBox(center_x - half, center_y - half, center_x + half, center_y + half, box.score)
+
+
+def fit_boxes(boxes: list[FaceBox], references: list[FaceBox]) -> BoxFit:
+    """The mapping from boxes of one kind to reference boxes: medians over faces, so that bad labels do not pull it."""
+    sides = np.array([max(box.width, box.height) for box in boxes])
+    scale = np.median(np.array([max(ref.width, ref.height) for ref in references]) / sides)
+    centers = np.array([box.center for box in boxes])
+    shift = np.median((np.array([ref.center for ref in references]) - centers) / sides[:, None], axis=0)
+    return BoxFit(round(float(scale), 4), round(float(shift[0]), 4), round(float(shift[1]), 4))
+
+
+def crop_transform(box: FaceBox, spec: PreprocessSpec) -> CropTransform:
+    """The map from the image to the crop of this box (upright, uniform scale)."""
+    reference = reference_box(box, spec)
+    side = spec.crop_scale * max(reference.width, reference.height)
+    return square_transform(reference.center, side, spec.input_hw[0])
+
+
+def square_transform(
+    center_px: tuple[float, float], side_px: float, size_px: int, *, rotation_deg: float = 0.0, mirror: bool = False
+) -> CropTransform:
+    """The map from a square of the image to a crop; the square may be rotated, the crop mirrored left to right.
+
+    Args:
+        center_px: centre of the square in the image.
+        side_px: side of the square in image pixels.
+        size_px: side of the crop in crop pixels.
+        rotation_deg: turns the content of the crop clockwise as seen on the screen.
+        mirror: applied last, in the crop: u → size − 1 − u.
+    """
+    zoom = size_px / side_px
+    angle = math.radians(rotation_deg)
+    cos, sin = zoom * math.cos(angle), zoom * math.sin(angle)
+    linear = np.array([[cos, -sin], [sin, cos]])
+    middle = (size_px - 1) / 2
+    offset = middle - linear @ np.asarray(center_px, np.float64)
+    if mirror:
+        linear[0], offset[0] = -linear[0], (size_px - 1) - offset[0]
+    return CropTransform(np.column_stack([linear, offset]), size_px)
+
+
+def warp(image_bgr: npt.NDArray[np.uint8], transform: CropTransform, border_value: int = 0) -> npt.NDArray[np.uint8]:
+    """The crop (size, size, 3) uint8 that a transform cuts out; what lies outside the image is `border_value`."""
+    size, matrix = transform.size_px, transform.matrix
+    (a, b), (c, d) = matrix[:, :2].tolist()
+    zoom = math.sqrt(abs(a * d - b * c))
+    factor = 1
+    if zoom * _MAX_PLAIN_REDUCTION < 1:
+        factor = min(_MAX_OVERSAMPLING, math.ceil(1 / zoom))
+        # In fractions of the crop both grids agree: u_fine + 0.5 = factor · (u + 0.5).
+        matrix = matrix * factor
+        matrix[:, 2] += (factor - 1) / 2
+    crop = cv2.warpAffine(
+        image_bgr,
+        matrix,
+        (size * factor, size * factor),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(border_value,) * 3,
+    )
+    if factor > 1:
+        crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+    return np.asarray(crop, np.uint8)
+
+
+def check_image(image: Any) -> npt.NDArray[np.uint8]:
+    """A uint8 BGR image (H, W, 3) of any stride; gray (H, W) or (H, W, 1) is repeated to three channels.
+
+    Raises:
+        InputError: anything else, saying what came and how to convert it.
+    """
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"An image must be a uint8 NumPy array (H, W, 3) in BGR order; got {type(image).__name__}.")
+    if image.dtype != np.uint8:
+        cure = "(image / 257).astype(np.uint8)" if image.dtype == np.uint16 else "image.astype(np.uint8) in 0 to 255"
+        raise InputError(f"An image must be uint8; got {image.dtype} of shape {image.shape}. Convert it first: {cure}.")
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim == 2 and image.size:
+        return np.repeat(image[:, :, None], 3, axis=2)
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        cure = " Drop the alpha channel: image[:, :, :3]." if image.ndim == 3 and image.shape[2] == 4 else ""
+        raise InputError(f"An image must have the shape (H, W, 3), BGR, or (H, W), gray; got {image.shape}.{cure}")
+    return np.ascontiguousarray(image)
+
+
+def check_box_in_image(box: FaceBox, image_hw: tuple[int, int]) -> None:
+    """Refuses a box that has no part inside the image.
+
+    Raises:
+        InputError: the box lies outside.
+    """
+    height, width = image_hw
+    if box.x_max < 0 or box.y_max < 0 or box.x_min > width - 1 or box.y_min > height - 1:
+        raise InputError(
+            f"The box x {box.x_min:g} to {box.x_max:g}, y {box.y_min:g} to {box.y_max:g} lies outside the image of "
+            f"{width} × {height} px. Boxes are (x_min, y_min, x_max, y_max) in pixels of this image."
+        )
+
+
+def crop_face(
+    image_bgr: npt.NDArray[np.uint8], box: FaceBox, spec: PreprocessSpec
+) -> tuple[npt.NDArray[np.uint8], CropTransform]:
+    """The network's crop of one face, uint8 (H, W, 3) BGR, and the transform that leads back.
+
+    Raises:
+        InputError: the image or the box cannot be used.
+    """
+    image = check_image(image_bgr)
+    check_box_in_image(box, (image.shape[0], image.shape[1]))
+    transform = crop_transform(box, spec)
+    return warp(image, transform, spec.border_value), transform
