@@ -1,0 +1,1 @@
+"""Labelled faces: samples, readers of the published formats, rendered faces, augmentation, statistics."""
