@@ -1,0 +1,294 @@
+"""`lmedge build`: the list of stages, a run over them, and what its user learns at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lmedge.bundle import Bundle
+from lmedge.data.sources import Source, parse_source
+from lmedge.errors import BackendUnavailableError, ConfigError, GateError, LmedgeError, ParityError
+from lmedge.export.pack import VARIANTS, ir_name, onnx_name
+from lmedge.pipeline import steps
+from lmedge.pipeline.config import RunConfig
+from lmedge.pipeline.faces import SYNTHETIC
+from lmedge.pipeline.lock import Lock
+from lmedge.pipeline.network import NETWORK
+from lmedge.pipeline.stages import (
+    PlannedStage,
+    Progress,
+    RunContext,
+    Stage,
+    index_input,
+    plan,
+    run_stages,
+    source_inputs,
+)
+from lmedge.runtimes import find_runtime
+from lmedge.schemas import LandmarkSchema, get_schema
+
+_ENGINES = ("onnxruntime", "openvino")
+TENSORRT_REASON = (
+    "Engines are built on the GPU that runs them, and this lmedge does not compile for TensorRT yet. "
+    "The Q/DQ ONNX is at {onnx}; the bundle is complete otherwise."
+)
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build did.
+
+    Attributes:
+        folder: of the run; `bundle` lies in it.
+        stages: what was run or skipped, and why.
+        rows: one per engine and file: NME, size, latency, parity.
+        failure: the gate or the missing engine that decides the exit code, or None.
+    """
+
+    folder: Path
+    stages: tuple[PlannedStage, ...]
+    rows: tuple[dict[str, Any], ...]
+    failure: LmedgeError | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "bundle": str(self.folder / "bundle"),
+            "report": str(self.folder / "report" / "report.html"),
+            "stages": [stage.to_json() for stage in self.stages],
+            "rows": list(self.rows),
+            "failure": None if self.failure is None else str(self.failure),
+        }
+
+
+def make_context(config: RunConfig, folder: Path, progress: Progress | None = None) -> RunContext:
+    """A run of this configuration in this folder.
+
+    Raises:
+        DataError, SchemaError: a source that cannot be used.
+        ConfigError: a configuration that contradicts itself.
+    """
+    schema = get_schema(config.data.schema) if config.data.schema else None
+    sources = _parse_sources(config.data.sources, schema)
+    _check_sources(sources)
+    init = _find_init(config.init)
+    return RunContext(folder, config, sources, Lock.read(folder), init, progress)
+
+
+def plan_build(context: RunContext) -> list[PlannedStage]:
+    """What `build` would do, and why."""
+    return plan(context, STAGES)
+
+
+def build(
+    context: RunContext, *, until: str | None = None, on_stage: Callable[[PlannedStage], None] | None = None
+) -> BuildResult:
+    """Runs every stage that has to run.
+
+    Args:
+        until: the last stage to run; None runs all.
+        on_stage: called when a stage is done or skipped.
+
+    Raises:
+        LmedgeError: a stage cannot be done. A gate that fails is no such error: everything is written, and `failure` says it.
+    """
+    _check_targets(context.config)
+    chosen = STAGES if until is None else STAGES[: [stage.name for stage in STAGES].index(until) + 1]
+    done: list[PlannedStage] = []
+    for stage in run_stages(context, chosen):
+        done.append(stage)
+        if on_stage:
+            on_stage(stage)
+    if until is not None:
+        return BuildResult(context.folder, tuple(done), (), None)
+    return BuildResult(context.folder, tuple(done), tuple(summary_rows(context)), _failure(context))
+
+
+def summary_rows(context: RunContext) -> list[dict[str, Any]]:
+    """One row per engine and file: precision, size, NME, latency, parity; None where a row was not measured."""
+    evaluations = {(row["artifact"], row["backend"]): row for row in steps.read_json(context.file("evaluate", steps.EVALUATION))}
+    latency = steps.read_json(context.file("bench", steps.LATENCY))["rows"]
+    latencies = {(row["artifact"], row["backend"]): row for row in latency}
+    rows = []
+    files = {artifact.path: artifact for artifact in steps.artifacts(context)}
+    for report in steps.parity_reports(context):
+        artifact = files[report.artifact]
+        paths = [artifact.file, *(artifact.root / name for name, _ in artifact.companions)]
+        key = (report.artifact, report.backend)
+        evaluated, timed = evaluations.get(key), latencies.get(key)
+        rows.append(
+            {
+                "backend": report.backend,
+                "precision": report.precision,
+                "dialect": report.dialect,
+                "artifact": report.artifact,
+                "bytes": sum(path.stat().st_size for path in paths),
+                "nme": evaluated["nme"] if evaluated else None,
+                "p50_ms": timed["p50_ms"] if timed else None,
+                "p99_ms": timed["p99_ms"] if timed else None,
+                "max_px": report.max_px,
+                "p99_px": report.p99_px,
+                "passed": report.passed,
+            }
+        )
+    return rows
+
+
+def _failure(context: RunContext) -> LmedgeError | None:
+    """A failed gate wins over a missing engine."""
+    from lmedge.runtimes.parity import require
+
+    try:
+        require(steps.parity_reports(context))
+    except ParityError as error:
+        return GateError(f"Files that failed a gate stay out of the bundle:\n{error}")
+    if "tensorrt" in context.config.targets:
+        onnx = context.folder / "bundle" / onnx_name(VARIANTS[2])
+        return BackendUnavailableError(TENSORRT_REASON.format(onnx=onnx))
+    return None
+
+
+def _check_targets(config: RunConfig) -> None:
+    """An engine that is missing is said before an hour of training, not after it.
+
+    Raises:
+        BackendUnavailableError: a target (other than TensorRT, which is built elsewhere) is not installed.
+    """
+    for target in config.targets:
+        if target in _ENGINES:
+            status = find_runtime(target).status()
+            if not status.installed:
+                raise BackendUnavailableError(f"The target {target} cannot be checked here: {status.reason} {status.extra}")
+
+
+def _parse_sources(texts: Sequence[str], schema: LandmarkSchema | None) -> list[Source]:
+    """Sources in the given order; rendered faces take the points of the real ones."""
+    real = [parse_source(text, schema) for text in texts if not text.startswith(f"{SYNTHETIC}:")]
+    points = schema or (real[0].schema if real else None)
+    remaining = iter(real)
+    return [parse_source(text, points) if text.startswith(f"{SYNTHETIC}:") else next(remaining) for text in texts]
+
+
+def _check_sources(sources: Sequence[Source]) -> None:
+    if len({(source.kind, str(Path(source.path))) for source in sources}) < len(sources):
+        raise ConfigError(f"A source is given twice: {', '.join(map(str, sources))}. Give each once.")
+
+
+def _find_init(text: str) -> Path | None:
+    if not text:
+        return None
+    path = Path(text)
+    for candidate in (path, path / "best.pt", path / "train" / "best.pt", path.parent / "train" / "best.pt"):
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(
+        f"--init {text}: no checkpoint there. Give a best.pt, a run folder (runs/NAME), or the bundle inside one (runs/NAME/bundle)."
+    )
+
+
+def _data_options(context: RunContext) -> dict[str, Any]:
+    sources = [f"{source.kind}:{source.path}" if source.kind == "synthetic" else source.kind for source in context.sources]
+    return {"sources": sources, "schema": context.sources[0].schema.to_json()}
+
+
+def _train_inputs(context: RunContext) -> dict[str, Path]:
+    return {**index_input(context), **({"init checkpoint": context.init} if context.init else {})}
+
+
+def _network_inputs(context: RunContext) -> dict[str, Path]:
+    return {**index_input(context), NETWORK: context.file("train", NETWORK), steps.PROGRAM: context.file("train", steps.PROGRAM)}
+
+
+def _engine_files(context: RunContext) -> dict[str, Path]:
+    files = {onnx_name(v): steps.onnx_folders(context)[v.precision] / onnx_name(v) for v in VARIANTS}
+    if "openvino" in context.config.targets:
+        for variant in VARIANTS:
+            xml = context.file("compile", ir_name(variant))
+            files |= {ir_name(variant): xml, ir_name(variant)[:-4] + ".bin": xml.with_suffix(".bin")}
+    return files
+
+
+def _checked_files(context: RunContext) -> dict[str, Path]:
+    return {**_network_inputs(context), **_engine_files(context), steps.PARITY: context.file("parity", steps.PARITY)}
+
+
+def _pack_inputs(context: RunContext) -> dict[str, Path]:
+    return {
+        **_checked_files(context),
+        steps.BEST: context.file("train", steps.BEST),
+        steps.CALIBRATION: context.file("quantize", steps.CALIBRATION),
+        steps.EVALUATION: context.file("evaluate", steps.EVALUATION),
+        steps.GOLDEN_FILE: context.file("parity", steps.GOLDEN_FILE),
+    }
+
+
+_ENGINE_TOOLS = ("onnxruntime", "openvino", "numpy", "opencv-python")
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        "faces",
+        steps.index_faces,
+        lambda c: {**source_inputs(c), **({"detector": Path(c.config.data.detector)} if c.config.data.detector else {})},
+        _data_options,
+        ("numpy", "opencv-python"),
+    ),
+    Stage(
+        "train",
+        steps.train_network,
+        _train_inputs,
+        lambda c: {"crop": c.config.crop, "model": c.config.model, "train": c.config.train, "augment": c.config.augment},
+        ("torch", "accelerate", "numpy", "opencv-python"),
+        resumes=True,
+    ),
+    Stage("export", steps.export_network, _network_inputs, tools=("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime")),
+    Stage(
+        "quantize",
+        steps.quantize_network,
+        lambda c: {**index_input(c), NETWORK: c.file("train", NETWORK), onnx_name(VARIANTS[0]): c.file("export", onnx_name(VARIANTS[0]))},
+        lambda c: {"quantize": c.config.quantize},
+        ("onnxruntime", "onnx", "numpy", "opencv-python"),
+    ),
+    Stage(
+        "compile",
+        steps.compile_engines,
+        lambda c: {onnx_name(v): steps.onnx_folders(c)[v.precision] / onnx_name(v) for v in VARIANTS},
+        lambda c: {"openvino": "openvino" in c.config.targets},
+        ("openvino",),
+    ),
+    Stage(
+        "parity",
+        steps.check_parity,
+        lambda c: {**_network_inputs(c), **_engine_files(c)},
+        lambda c: {"gates": c.config.gates, "parity": c.config.parity, "targets": sorted(set(c.config.targets) & set(_ENGINES))},
+        ("torch", *_ENGINE_TOOLS),
+        machine=True,
+    ),
+    Stage(
+        "evaluate",
+        steps.evaluate_bundle,
+        _checked_files,
+        lambda c: {"targets": sorted(set(c.config.targets) & set(_ENGINES))},
+        _ENGINE_TOOLS,
+        machine=True,
+    ),
+    Stage("bench", steps.measure_latency, _checked_files, lambda c: {"bench": c.config.bench}, _ENGINE_TOOLS, machine=True),
+    Stage("bundle", steps.pack_bundle, _pack_inputs, lambda c: {"name": c.config.name}),
+    Stage(
+        "report",
+        steps.write_report,
+        lambda c: {**_pack_inputs(c), steps.LATENCY: c.file("bench", steps.LATENCY), steps.PASSES: c.file("export", steps.PASSES)},
+        lambda c: {"name": c.config.name},
+        ("Jinja2", "matplotlib"),
+    ),
+)
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """The bundle of a run folder, or of a bundle folder itself."""
+    inner = folder / "bundle"
+    return Bundle.open(inner if (inner / "manifest.json").is_file() else folder)
+
+
+def with_targets(config: RunConfig, targets: Sequence[str]) -> RunConfig:
+    return replace(config, targets=tuple(dict.fromkeys(targets))) if targets else config

@@ -1,0 +1,235 @@
+"""What a run is told to do: defaults here, then a TOML file, then `--set key.subkey=value`.
+
+An unknown key is a `ConfigError` that names the nearest known one. Sections map to the dataclasses below.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from lmedge.data.augment import AugmentSpec
+from lmedge.errors import ConfigError
+from lmedge.runtimes.gates import GateLimits
+from lmedge.toml_file import read_toml
+
+TARGETS = ("onnxruntime", "openvino", "tensorrt")
+DEFAULT_SOURCE = "synthetic:2000"
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """`sources`: "KIND:PATH" texts, joined; `schema`: a name or TOML file where the kind leaves it open; `detector`: a
+    YuNet file, run on the training photos so that the bundle knows its boxes too."""
+
+    sources: tuple[str, ...] = (DEFAULT_SOURCE,)
+    schema: str = ""
+    detector: str = ""
+
+
+@dataclass(frozen=True)
+class CropOptions:
+    """`input_px`: side of the network's crop; `crop_scale`: its side over the extent of the points."""
+
+    input_px: int = 112
+    crop_scale: float = 1.25
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """`trunk`: a published network; `width`: its multiplier; `activation`: relu, relu6 or hardswish; `head_channels`: kept per position."""
+
+    trunk: str = "mobilenet_v2"
+    width: float = 1.0
+    activation: str = "relu"
+    head_channels: int = 64
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train.
+
+    Attributes:
+        epochs, batch_size: as usual.
+        learning_rate: the highest; linear warm-up over `warmup_epochs`, then half a cosine down to zero.
+        weight_decay: of AdamW, on weights of convolutions and linear layers only.
+        loss: l2 or wing.
+        seed: of weights, order and augmentation.
+        threads: CPU threads of torch; 0 leaves torch's default.
+    """
+
+    epochs: int = 120
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    warmup_epochs: float = 2.0
+    loss: str = "wing"
+    seed: int = 0
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """`images`: calibration crops, from training faces; `seed`: of their choice."""
+
+    images: int = 500
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ParityOptions:
+    """`crops`: faces on which engines are compared with PyTorch; validation faces first, then training faces."""
+
+    crops: int = 500
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """`iterations`: timed calls per engine and precision; `threads`: of CPU engines."""
+
+    iterations: int = 300
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run makes. `name`: of the bundle; `targets`: engines to serve."""
+
+    name: str = "faces"
+    targets: tuple[str, ...] = ("onnxruntime",)
+    init: str = ""
+    data: DataOptions = field(default_factory=DataOptions)
+    crop: CropOptions = field(default_factory=CropOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
+    quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
+    parity: ParityOptions = field(default_factory=ParityOptions)
+    bench: BenchOptions = field(default_factory=BenchOptions)
+    gates: GateLimits = field(default_factory=GateLimits)
+
+
+def load_config(file: Path | None = None, settings: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """The configuration of a run.
+
+    Args:
+        file: TOML, or None for the defaults.
+        settings: "a.b=value" texts; the value is read as TOML, else as text.
+        overrides: nested values that win over all, from command-line options.
+
+    Raises:
+        ConfigError: a file that cannot be read, an unknown key, a value of the wrong kind or out of range.
+    """
+    document = read_toml(file, ConfigError) if file else {}
+    for setting in settings:
+        _merge(document, _parse_setting(setting))
+    _merge(document, dict(overrides or {}))
+    return config_from(document)
+
+
+def config_from(document: Mapping[str, Any]) -> RunConfig:
+    """A configuration from nested plain values.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    _check_keys(document, RunConfig, "")
+    from pydantic import TypeAdapter, ValidationError  # 0.1 s, and only builds need it
+
+    try:
+        config = TypeAdapter(RunConfig).validate_python(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}: {first['msg']}; got {first['input']!r}.") from error
+    _check_ranges(config)
+    return config
+
+
+def merge_documents(document: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with those of `other` on top; neither is changed."""
+    merged: dict[str, Any] = {}
+    _merge(merged, document)
+    _merge(merged, other)
+    return merged
+
+
+def _parse_setting(setting: str) -> dict[str, Any]:
+    import tomllib
+
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set takes key.subkey=value, e.g. --set train.epochs=20; got {setting!r}.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _merge(document: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, Mapping):
+            inner = document.setdefault(key, {})
+            if isinstance(inner, dict):
+                _merge(inner, value)
+                continue
+        document[key] = value
+
+
+def _check_keys(document: Any, kind: type, prefix: str) -> None:
+    if not isinstance(document, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.') or 'The configuration'} must be a table of settings; got {document!r}.")
+    hints = get_type_hints(kind)
+    known = [entry.name for entry in fields(kind)]
+    for key, value in document.items():
+        if key not in known:
+            every = _all_keys(RunConfig, "")
+            near = difflib.get_close_matches(prefix + key, every, n=1) or difflib.get_close_matches(
+                key, [name.rpartition(".")[2] for name in every], n=1
+            )
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"Unknown setting {prefix}{key}; known here: {', '.join(known)}.{hint}")
+        if is_dataclass(hints[key]):
+            _check_keys(value, hints[key], f"{prefix}{key}.")  # type: ignore[arg-type]
+
+
+def _all_keys(kind: type, prefix: str) -> list[str]:
+    hints = get_type_hints(kind)
+    keys: list[str] = []
+    for entry in fields(kind):
+        keys.append(prefix + entry.name)
+        if is_dataclass(hints[entry.name]):
+            keys += _all_keys(hints[entry.name], f"{prefix}{entry.name}.")  # type: ignore[arg-type]
+    return keys
+
+
+def _check_ranges(config: RunConfig) -> None:
+    unknown = [target for target in config.targets if target not in TARGETS]
+    if unknown or not config.targets:
+        near = difflib.get_close_matches(unknown[0], TARGETS, n=1) if unknown else []
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"targets must be some of {', '.join(TARGETS)}; got {', '.join(config.targets) or 'none'}.{hint}")
+    at_least = {
+        "train.epochs": (config.train.epochs, 1),
+        "train.batch_size": (config.train.batch_size, 2),
+        "model.head_channels": (config.model.head_channels, 1),
+        "quantize.images": (config.quantize.images, 1),
+        "parity.crops": (config.parity.crops, 1),
+        "bench.iterations": (config.bench.iterations, 1),
+        "bench.threads": (config.bench.threads, 1),
+        "train.threads": (config.train.threads, 0),
+    }
+    for name, (value, lowest) in at_least.items():
+        if value < lowest:
+            raise ConfigError(f"{name} must be at least {lowest}; got {value}.")
+    if not (math.isfinite(config.train.learning_rate) and config.train.learning_rate > 0):
+        raise ConfigError(f"train.learning_rate must be above 0; got {config.train.learning_rate}.")
+    if not config.name or set(config.name) & set("/\\") or config.name.startswith("."):
+        raise ConfigError(f"name must be usable as a folder name; got {config.name!r}.")

@@ -1,0 +1,166 @@
+"""The index of a run's faces: labels, boxes and the digest of every photo, in one JSON file that later stages read.
+
+Photos stay where they are; paths are relative to the root of their source, so an index does not depend on where that is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from lmedge.bundle import write_atomically
+from lmedge.data.samples import FaceSample, is_validation
+from lmedge.data.sources import KINDS, Source
+from lmedge.errors import DataError
+from lmedge.landmarks import FaceBox
+from lmedge.schemas import LandmarkSchema
+
+INDEX = "faces.json"
+PICTURES = "pictures"
+SYNTHETIC = "synthetic"
+
+
+@dataclass(frozen=True)
+class SourceFaces:
+    """One source and its faces."""
+
+    source: Source
+    samples: Sequence[FaceSample]
+
+
+@dataclass(frozen=True)
+class FaceIndex:
+    """The faces of a run, with the split that the build uses.
+
+    Rendered faces never enter validation when there are photos: `kinds[i]` is the kind of source of `samples[i]`.
+    """
+
+    schema: LandmarkSchema
+    samples: Sequence[FaceSample]
+    kinds: Sequence[str]
+
+    @property
+    def training(self) -> list[FaceSample]:
+        return [sample for sample, kind in self._pairs() if not self._validates(sample, kind)]
+
+    @property
+    def validation(self) -> list[FaceSample]:
+        return [sample for sample, kind in self._pairs() if self._validates(sample, kind)]
+
+    def _pairs(self) -> list[tuple[FaceSample, str]]:
+        return list(zip(self.samples, self.kinds, strict=True))
+
+    def _validates(self, sample: FaceSample, kind: str) -> bool:
+        only_rendered = set(self.kinds) == {SYNTHETIC}
+        return is_validation(sample.photo_key) and (kind != SYNTHETIC or only_rendered)
+
+
+def source_root(source: Source, folder: Path) -> Path:
+    """What the photo paths of a source are relative to: its folder, or for rendered faces the stage's."""
+    if source.kind == SYNTHETIC:
+        return folder / PICTURES
+    path = Path(source.path)
+    return path.parent if path.is_file() else path
+
+
+def write_index(folder: Path, parts: Sequence[SourceFaces], digest: Callable[[Path], str]) -> None:
+    """Writes `faces.json`, and the pictures of rendered faces beside it.
+
+    Raises:
+        DataError: a photo is missing.
+    """
+    entries: list[dict[str, Any]] = []
+    for part in parts:
+        root = source_root(part.source, folder)
+        for number, sample in enumerate(part.samples):
+            path = _stored_picture(sample, root, number)
+            try:
+                sha256 = digest(path)
+            except OSError as error:
+                raise DataError(f"{sample.origin}: cannot read the image {path}: {error.strerror or error}.") from error
+            entries.append(_entry(sample, part.source.kind, path.relative_to(root).as_posix(), sha256))
+    document = {"schema": parts[0].source.schema.to_json(), "faces": entries}
+    write_atomically(folder / INDEX, json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def read_index(folder: Path, sources: Sequence[Source]) -> FaceIndex:
+    """Reads `faces.json` of a run; `sources` say where its photos lie now."""
+    document = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    schema = LandmarkSchema.from_json(document["schema"])
+    roots: dict[str, list[Path]] = {}
+    for source in sources:
+        roots.setdefault(source.kind, []).append(source_root(source, folder))
+    samples = [_sample(entry, schema, roots) for entry in document["faces"]]
+    return FaceIndex(schema, samples, [entry["kind"] for entry in document["faces"]])
+
+
+def licences(sources: Sequence[Source]) -> dict[str, str]:
+    """Kind of source → the terms of its data."""
+    return {source.kind: KINDS[source.kind].licence or "made by lmedge, no terms" for source in sources}
+
+
+def _stored_picture(sample: FaceSample, root: Path, number: int) -> Path:
+    if isinstance(sample.image, Path):
+        return sample.image
+    path = root / f"{number:06d}.png"
+    encoded, content = cv2.imencode(".png", sample.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not encoded:
+        raise DataError(f"{sample.photo_key}: the rendered picture could not be encoded as PNG.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.tobytes())
+    return path
+
+
+def _entry(sample: FaceSample, kind: str, path: str, sha256: str) -> dict[str, Any]:
+    points = [None if np.isnan(x) else round(float(x), 4) for x in sample.points_px.ravel()]
+    boxes = {name: [round(float(v), 4) for v in box.xyxy] for name, box in sample.boxes.items()}
+    return {
+        "kind": kind,
+        "image": path,
+        "sha256": sha256,
+        "points_px": points,
+        "boxes": boxes,
+        "photo_key": sample.photo_key,
+        "subset": list(sample.subset),
+    }
+
+
+def _sample(entry: dict[str, Any], schema: LandmarkSchema, roots: dict[str, list[Path]]) -> FaceSample:
+    points = np.array([np.nan if v is None else v for v in entry["points_px"]], np.float32).reshape(-1, 2)
+    candidates = [root / entry["image"] for root in roots.get(entry["kind"], [])]
+    if not candidates:
+        raise DataError(f"The run has faces of kind {entry['kind']}, but no --data of that kind was given.")
+    path = next((path for path in candidates if path.is_file()), candidates[0])
+    return FaceSample(
+        image=path,
+        points_px=points,
+        schema=schema,
+        photo_key=entry["photo_key"],
+        boxes={kind: FaceBox(*corners, kind=kind) for kind, corners in entry["boxes"].items()},
+        subset=tuple(entry["subset"]),
+        origin=str(path),
+    )
+
+
+def with_detector_boxes(
+    samples: Sequence[FaceSample], detect: Callable[[Any], np.ndarray[Any, Any]], kind: str
+) -> list[FaceSample]:
+    """The samples with the detection that lies best on each face as a further box, where one does."""
+    return [replace(s, boxes={**s.boxes, **_best_detection(s, detect, kind)}) for s in samples]
+
+
+def _best_detection(
+    sample: FaceSample, detect: Callable[[Any], np.ndarray[Any, Any]], kind: str
+) -> dict[str, FaceBox]:
+    from lmedge.runtimes.evaluate import iou
+
+    boxes = [FaceBox(*map(float, row[:4]), score=None, kind=kind) for row in detect(sample.read_image())]
+    own = sample.box()
+    best = max(boxes, key=lambda box: iou(box, own), default=None)
+    return {kind: best} if best is not None and iou(best, own) > 0.3 else {}

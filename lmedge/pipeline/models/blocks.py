@@ -1,0 +1,50 @@
+"""Building blocks shared by the networks: convolution with batch norm, and the inverted residual of MobileNetV2."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from lmedge.errors import ConfigError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardswish": nn.Hardswish}
+
+
+def activation(name: str) -> nn.Module:
+    """An in-place activation by name; in place because training is bound by memory traffic."""
+    if name not in ACTIVATIONS:
+        raise ConfigError(f"No activation is called {name!r}; known: {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name](inplace=True)
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """Channels as a multiple of 8, at most 10 % below the wish (Sandler et al., MobileNetV2, reference implementation)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution without bias, batch norm, and an activation unless `act` is empty."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: str = "relu") -> None:
+        layers: list[nn.Module] = [
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs),
+        ]
+        super().__init__(*layers, *([activation(act)] if act else []))
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel, project back; a shortcut where shapes allow (MobileNetV2, section 3.3)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int, act: str) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.shortcut = stride == 1 and inputs == outputs
+        self.layers = nn.Sequential(
+            *([ConvNormAct(inputs, hidden, act=act)] if expansion != 1 else []),
+            ConvNormAct(hidden, hidden, 3, stride, groups=hidden, act=act),
+            ConvNormAct(hidden, outputs, act=""),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x) if self.shortcut else self.layers(x)

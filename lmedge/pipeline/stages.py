@@ -1,0 +1,164 @@
+"""The stages of a build in order: what each reads, which options and tools decide it, and whether it has to run.
+
+A stage writes into a hidden folder that takes its final name when it is complete; then the lock notes its key and its
+files. A build that was killed anywhere goes on there; `train` also keeps its epochs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmedge.bundle import replace_folder
+from lmedge.data.sources import Source, source_files
+from lmedge.errors import DataError
+from lmedge.pipeline.config import RunConfig
+from lmedge.pipeline.faces import INDEX, SYNTHETIC
+from lmedge.pipeline.lock import Components, Lock, option_components, tool_components
+
+Progress = Callable[[int, int, str], None]
+_RESUME_KEY = "stage-key.json"
+
+
+@dataclass
+class RunContext:
+    """A run while it is built: its folder, configuration, sources, lock, and where progress goes."""
+
+    folder: Path
+    config: RunConfig
+    sources: Sequence[Source]
+    lock: Lock
+    init: Path | None = None
+    progress: Progress | None = None
+
+    def file(self, stage: str, name: str) -> Path:
+        return self.folder / stage / name
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a build.
+
+    Attributes:
+        name: also of its folder in the run.
+        work: writes its files into the folder it is given.
+        reads: what each input file is called in the key, and where it is now.
+        options: what of the configuration decides the result.
+        tools: distributions whose version decides the result.
+        machine: whether the result belongs to this machine.
+        resumes: whether an interrupted run's files are worth keeping.
+    """
+
+    name: str
+    work: Callable[[RunContext, Path], None]
+    reads: Callable[[RunContext], Mapping[str, Path]]
+    options: Callable[[RunContext], Mapping[str, Any]] = field(default=lambda context: {})
+    tools: tuple[str, ...] = ()
+    machine: bool = False
+    resumes: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """What a build will do with a stage, and why: `reason` is None when it is skipped."""
+
+    stage: str
+    reason: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"stage": self.stage, "action": "skip" if self.reason is None else "run", "reason": self.reason}
+
+
+def plan(context: RunContext, stages: Sequence[Stage]) -> list[PlannedStage]:
+    """What a build would do now, without doing it. A stage behind one that runs is listed as running after it: if that
+    one makes the same bytes again, the build will skip it."""
+    planned: list[PlannedStage] = []
+    running: set[str] = set()
+    for stage in stages:
+        inputs = stage.reads(context)
+        behind = [name for name in running if any(path.is_relative_to(context.folder / name) for path in inputs.values())]
+        if behind:
+            reason: str | None = f"it reads what {', '.join(n for n in (s.name for s in stages) if n in behind)} will make"
+        else:
+            reason = context.lock.reason_to_run(stage.name, components_of(context, stage))
+        if reason is not None:
+            running.add(stage.name)
+        planned.append(PlannedStage(stage.name, reason))
+    return planned
+
+
+def run_stages(context: RunContext, stages: Sequence[Stage]) -> Iterator[PlannedStage]:
+    """Runs what has to run, in order; yields each stage when it is done or skipped.
+
+    Raises:
+        LmedgeError: whatever a stage raises; the stages before it stay done.
+    """
+    context.folder.mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        components = components_of(context, stage)
+        reason = context.lock.reason_to_run(stage.name, components)
+        if reason is not None:
+            _run(context, stage, components)
+        yield PlannedStage(stage.name, reason)
+    context.lock.write()
+
+
+def components_of(context: RunContext, stage: Stage) -> Components:
+    """The key of a stage, in the order in which differences are named: inputs, options, tools, machine.
+
+    Raises:
+        DataError: an input file is missing.
+    """
+    components: Components = {}
+    for name, path in stage.reads(context).items():
+        try:
+            components[f"input {name}"] = context.lock.digest(path)
+        except OSError as error:
+            raise DataError(f"{stage.name} needs {path}: {error.strerror or error}.") from error
+    components |= option_components(stage.options(context))
+    components |= tool_components(("lmedge", *stage.tools))
+    if stage.machine:
+        from lmedge.runtimes.bench import describe_machine
+
+        machine = describe_machine()
+        components |= {f"machine {name}": str(machine[name]) for name in ("cpu", "arch", "cores_usable")}
+    return components
+
+
+def _run(context: RunContext, stage: Stage, components: Components) -> None:
+    target = context.folder / stage.name
+    partial = context.folder / f".{stage.name}.partial"
+    key = "\n".join(f"{name}\t{value}" for name, value in components.items())
+    marker = partial / _RESUME_KEY
+    if not (stage.resumes and marker.is_file() and marker.read_text(encoding="utf-8") == key):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        marker.write_text(key, encoding="utf-8")
+    stage.work(context, partial)
+    marker.unlink(missing_ok=True)  # the bundle stage replaces the folder
+    replace_folder(partial, target)
+    outputs = [path for path in sorted(target.rglob("*")) if path.is_file()]
+    context.lock.record(stage.name, components, outputs)
+
+
+def source_inputs(context: RunContext) -> dict[str, Path]:
+    """Every file that the sources' bytes are in, named so that the key does not depend on where they lie."""
+    inputs: dict[str, Path] = {}
+    for number, source in enumerate(context.sources):
+        if source.kind == SYNTHETIC:
+            continue
+        root = Path(source.path)
+        root = root.parent if root.is_file() else root
+        prefix = source.kind if number == 0 else f"{source.kind}#{number + 1}"
+        for path in source_files(source):
+            name = path.relative_to(root) if path.is_relative_to(root) else path.name
+            inputs[f"{prefix}:{name}"] = path
+    return inputs
+
+
+def index_input(context: RunContext) -> dict[str, Path]:
+    return {INDEX: context.file("faces", INDEX)}
+
