@@ -1,0 +1,218 @@
+"""What every engine implements, and the checks that none of them has to write.
+
+The public methods check, the private ones work: an adapter gives `status`, `_open`, `_infer` and `_close`.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import numpy as np
+import numpy.typing as npt
+
+from lmedge.bundle import Artifact, TensorSpec, check_digest
+from lmedge.errors import BackendUnavailableError, BundleFormatError, DeviceUnavailableError, InputError
+
+Feeds = Mapping[str, npt.NDArray[Any]]
+Results = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class RuntimeStatus:
+    """Whether an engine can be used here.
+
+    Attributes:
+        installed: the engine imports.
+        version: its version, or None.
+        devices: names that `open(device=...)` takes here ("cpu", "cuda", "gpu", "npu").
+        reason: why not, when it is not installed; else what there is to know.
+        extra: what to install, e.g. ``pip install 'lmedge[onnxruntime]'``.
+    """
+
+    installed: bool
+    version: str | None
+    devices: tuple[str, ...]
+    reason: str
+    extra: str
+
+
+class Runtime(ABC):
+    """One opened network on one device, for one thread. Made by `open`; a context manager.
+
+    Attributes:
+        name: the adapter's name.
+        artifact: what it runs.
+        device: the device it runs on, as asked for.
+        precision_used: what the engine computes in where that is not the artifact's ("f32", "bf16"), for reports; else "".
+    """
+
+    name: ClassVar[str]
+    formats: ClassVar[tuple[str, ...]]
+
+    artifact: Artifact
+    device: str
+    threads: int | None
+    batch: int | None
+    precision_used: str = ""
+
+    def __init__(self, artifact: Artifact, device: str, threads: int | None, batch: int | None) -> None:
+        self.artifact, self.device, self.threads, self.batch = artifact, device, threads, batch
+        self._owner = threading.get_ident()
+        self._closed = False
+        # Made once: these checks run on every frame.
+        self._declared = {spec.name: (np.dtype(spec.dtype), spec) for spec in (*artifact.inputs, *artifact.outputs)}
+        self._input_names = {spec.name for spec in artifact.inputs}
+        self._output_names = {spec.name for spec in artifact.outputs}
+
+    @classmethod
+    @abstractmethod
+    def status(cls) -> RuntimeStatus:
+        """Whether and where this engine runs on this machine; never raises."""
+
+    @classmethod
+    @final
+    def open(cls, artifact: Artifact, *, device: str = "cpu", threads: int | None = None, batch: int | None = 1) -> Runtime:
+        """Loads an artifact on exactly the device that was asked for.
+
+        Args:
+            artifact: as `Bundle.select` gives it; its digest is checked first.
+            device: one of `status().devices`.
+            threads: for CPU engines; None leaves the engine's default.
+            batch: number of crops per call that the engine is compiled for; None takes any.
+
+        Raises:
+            BackendUnavailableError: the engine is not installed.
+            DeviceUnavailableError: the engine is here, the device is not.
+            DigestMismatchError: the file is not the one the manifest promises.
+            BundleFormatError: this engine does not read this format, or cannot load the file.
+            InputError: threads or batch below 1.
+        """
+        status = cls.status()
+        if not status.installed:
+            raise BackendUnavailableError(f"{cls.name} cannot be used here: {status.reason} {status.extra}".strip())
+        if device not in status.devices:
+            raise DeviceUnavailableError(
+                f"{cls.name} {status.version or ''} has no device {device!r} here; it has {', '.join(status.devices)}. "
+                f"{status.reason}".strip()
+            )
+        if (threads is not None and threads < 1) or (batch is not None and batch < 1):
+            raise InputError(f"threads and batch must be at least 1 or None; got threads={threads}, batch={batch}.")
+        if artifact.format not in cls.formats:
+            raise BundleFormatError(f"{cls.name} reads {', '.join(cls.formats)}; {artifact.path} is {artifact.format}.")
+        check_digest(artifact)
+        runtime = cls(artifact, device, threads, batch)
+        runtime._open()
+        return runtime
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.artifact.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.artifact.outputs
+
+    @final
+    def infer(self, feeds: Feeds) -> Results:
+        """Runs the network once; the caller owns the arrays that come back.
+
+        Args:
+            feeds: input name → array, of the dtype and shape that `inputs` says, all with the same batch.
+
+        Raises:
+            InputError: a name, dtype or shape is not the declared one; the runtime is closed or belongs to another thread.
+        """
+        if self._closed:
+            raise InputError(f"This {self.name} runtime is closed. Open a new one.")
+        if threading.get_ident() != self._owner:
+            raise InputError(f"This {self.name} runtime belongs to the thread that opened it. Open one per thread.")
+        checked = self._check_feeds(feeds)
+        batch = next(iter(checked.values())).shape[0]
+        results = self._infer(checked)
+        self._check_results(results, batch)
+        return results
+
+    @final
+    def close(self) -> None:
+        """Frees the engine; closing twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Loads `self.artifact`; raises instead of falling back."""
+
+    @abstractmethod
+    def _infer(self, feeds: Results) -> Results:
+        """Runs on checked, contiguous feeds; returns fresh arrays by output name."""
+
+    def _close(self) -> None:  # noqa: B027  (most engines need nothing here)
+        """Frees what garbage collection does not."""
+
+    def engine_call(self, feeds: Feeds) -> Any:
+        """A function without arguments that makes the bare engine call on these feeds, to measure the overhead of `infer`."""
+        checked = self._check_feeds(feeds)
+        return lambda: self._infer(checked)
+
+    def _check_signature(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+        """Compares the tensors that an engine found in its file with the declared ones; a size without a number fits any.
+
+        Raises:
+            BundleFormatError: naming the first tensor that differs.
+        """
+        if {spec.name for spec in inputs} != {spec.name for spec in self.inputs}:
+            names = [sorted(spec.name for spec in specs) for specs in (inputs, self.inputs)]
+            raise BundleFormatError(
+                f"{self.artifact.path} has the inputs {names[0]}; the manifest declares {names[1]}. Build again."
+            )
+        found = {spec.name: spec for spec in (*inputs, *outputs)}
+        for wanted in (*self.inputs, *self.outputs):
+            there = found.get(wanted.name)
+            if there is None or there.dtype != wanted.dtype or not _compatible(there.shape, wanted.shape):
+                came = f"{there.dtype} {there.shape_text}" if there else "nothing of that name"
+                raise BundleFormatError(
+                    f"{self.artifact.path}: the manifest declares {wanted.name!r} as {wanted.dtype} {wanted.shape_text}, "
+                    f"the file has {came}. Build again."
+                )
+
+    def _check_feeds(self, feeds: Feeds) -> Results:
+        if feeds.keys() != self._input_names:
+            raise InputError(f"{self.name} expects the inputs {sorted(self._input_names)}; got {sorted(feeds)}.")
+        checked: Results = {}
+        batches = set()
+        for name, array in feeds.items():
+            dtype, spec = self._declared[name]
+            if not isinstance(array, np.ndarray) or array.dtype != dtype or not spec.fits(array.shape):
+                came = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+                raise InputError(f"Input {name!r} must be {spec.dtype} {spec.shape_text}; got {came}.")
+            batches.add(array.shape[0])
+            checked[name] = np.ascontiguousarray(array)
+        if len(batches) != 1 or (self.batch is not None and batches != {self.batch}):
+            wanted = "one batch for all inputs" if self.batch is None else f"batch {self.batch}"
+            raise InputError(f"This {self.name} runtime takes {wanted}; got batches {sorted(batches)}.")
+        return checked
+
+    def _check_results(self, results: Any, batch: int) -> None:
+        if not isinstance(results, dict) or results.keys() != self._output_names:
+            raise TypeError(f"{type(self).__name__}._infer must return a dict of {sorted(self._output_names)}.")
+        for name, array in results.items():
+            dtype, spec = self._declared[name]
+            if array.dtype != dtype or not spec.fits(array.shape) or array.shape[0] != batch:
+                raise TypeError(f"{self.name} returned {spec.name!r} as {array.dtype} {array.shape}, not {spec.shape_text}.")
+
+
+def _compatible(found: tuple[int | str, ...], wanted: tuple[int | str, ...]) -> bool:
+    return len(found) == len(wanted) and all(
+        isinstance(here, str) or isinstance(there, str) or here == there for here, there in zip(found, wanted, strict=True)
+    )

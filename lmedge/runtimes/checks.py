@@ -1,0 +1,96 @@
+"""What there is to verify in a bundle: which files on which backends, and whether the files belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lmedge.bundle import Artifact, Bundle
+from lmedge.errors import BackendUnavailableError, BundleError, ParityError
+from lmedge.runtimes import find_runtime
+
+
+@dataclass(frozen=True)
+class PlannedCheck:
+    """One file that a backend will be checked on."""
+
+    backend: str
+    artifact: Artifact
+
+
+@dataclass(frozen=True)
+class SkippedCheck:
+    """A backend that the bundle serves and this machine cannot check; not verified, and to be shown as such."""
+
+    backend: str
+    reason: str
+
+
+def check_lineage(bundle: Bundle, program_sha256: str | None = None) -> None:
+    """Refuses stale files: whatever was made from another file must be made from the one that lies in the bundle now.
+
+    The fp32 ONNX file is where the bundle begins: it is made from the exported program, which the bundle does not hold.
+
+    Args:
+        program_sha256: digest of that program, where it is at hand.
+
+    Raises:
+        ParityError: naming the stale file.
+    """
+    artifacts = bundle.manifest.artifacts
+    digests = {artifact.sha256 for artifact in artifacts}
+    for artifact in artifacts:
+        first = artifact.format == "onnx" and artifact.precision == "fp32"
+        parents = ({program_sha256} if program_sha256 else None) if first else digests
+        if artifact.made_from is not None and parents is not None and artifact.made_from not in parents:
+            raise ParityError(
+                f"{artifact.path} is stale: it was made from a file with sha256 {artifact.made_from[:16]}…, "
+                f"{'which is not the program of this run' if first else 'and none in the bundle has that'}. Build again."
+            )
+
+
+def plan_checks(
+    bundle: Bundle, backends: Sequence[str] | None = None, precisions: Sequence[str] | None = None
+) -> tuple[list[PlannedCheck], list[SkippedCheck]]:
+    """Every file to check, and the backends that cannot be checked here.
+
+    Args:
+        backends: names; None takes all that the bundle serves on this architecture.
+        precisions: None takes all; every dialect of a precision is checked.
+
+    Raises:
+        BackendUnavailableError: a backend that was named is not installed, or there is none left to check.
+        BundleError: the bundle has nothing for a backend or precision that was named.
+    """
+    served = sorted({name for artifact in bundle.manifest.artifacts for name in artifact.serves})
+    planned: list[PlannedCheck] = []
+    skipped: list[SkippedCheck] = []
+    for backend in served if backends is None else backends:
+        if backends is not None:
+            _check_served(bundle, backend, precisions)
+        missing = _why_missing(backend)
+        if missing and backends is not None:
+            raise BackendUnavailableError(f"{backend} cannot be checked here: {missing}")
+        fitting = [a for a in bundle.candidates(backend) if precisions is None or a.precision in precisions]
+        planned += [PlannedCheck(backend, artifact) for artifact in fitting if not missing]
+        if missing or not fitting:
+            skipped.append(SkippedCheck(backend, missing or "the bundle has no such file for this machine's architecture"))
+    if not planned:
+        reasons = "; ".join(f"{skip.backend}: {skip.reason}" for skip in skipped) or "it serves no backend"
+        raise BackendUnavailableError(f"Nothing of {bundle.root} can be checked on this machine. {reasons}")
+    return planned, skipped
+
+
+def _why_missing(backend: str) -> str:
+    try:
+        status = find_runtime(backend).status()
+    except BackendUnavailableError as error:
+        return str(error)
+    return "" if status.installed else f"{status.reason} {status.extra}".strip()
+
+
+def _check_served(bundle: Bundle, backend: str, precisions: Sequence[str] | None) -> None:
+    for precision in precisions or ():
+        bundle.select(backend, precision)
+    if not bundle.candidates(backend):
+        raise BundleError(f"{bundle.root} has nothing for {backend} on this machine's architecture.")

@@ -1,0 +1,125 @@
+"""Limits of the parity gates, and which gate holds for which precision.
+
+Distances are in pixels of the network's crop. int8 engines are not held to a maximum, since rounding moves single answers
+far; they are held to a high percentile of the worst point, to an unbiased answer, and to the error on labelled faces.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lmedge.errors import ConfigError
+from lmedge.reports import GateResult
+
+_QUANTISED = ("int8", "fp16-int8")
+_PERCENTILE = 99
+
+
+@dataclass(frozen=True)
+class GateLimits:
+    """The ``[gates]`` table: what an engine may differ from its reference by.
+
+    Attributes:
+        fp32_max_px: sums in another order; measured differences are below 0.001 px, bf16 arithmetic gives 0.1 px and more.
+        fp16_max_px: rounding to 11 bits of mantissa in every layer.
+        int8_p99_px: 99th percentile over crops, of the point for which it is worst.
+        int8_shift_px: mean signed difference per axis, over all crops and points.
+        int8_nme_loss: added NME on labelled faces, a fraction (0.0015 is 0.15 points).
+        crop_levels: gray levels a crop may differ from the recorded one; OpenCV rounds differently between processors.
+        golden_fp32_px, golden_fp16_px, golden_int8_px: largest difference from the recorded answers; drawn frames are less
+            like the training faces than photos are, so int8 is given more room.
+        golden_crop_px: added to the golden limits where the answer starts from the frame, for the gray level above.
+    """
+
+    fp32_max_px: float = 0.01
+    fp16_max_px: float = 0.25
+    int8_p99_px: float = 1.5
+    int8_shift_px: float = 0.1
+    int8_nme_loss: float = 0.0015
+    crop_levels: float = 1.0
+    golden_fp32_px: float = 0.02
+    golden_fp16_px: float = 0.25
+    golden_int8_px: float = 4.0
+    golden_crop_px: float = 0.1
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+                raise ConfigError(f"gates.{field.name} must be a number of at least 0; got {value!r}.")
+
+    @classmethod
+    def from_mapping(cls, table: Mapping[str, Any]) -> GateLimits:
+        """Limits from a ``[gates]`` table; what it leaves out keeps its default.
+
+        Raises:
+            ConfigError: an unknown key, with the nearest known one, or a value that is no limit.
+        """
+        known = [field.name for field in fields(cls)]
+        for key in table:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise ConfigError(f"[gates] has no key {key!r}; known: {', '.join(known)}.{hint}")
+        return cls(**table)
+
+    def golden_px(self, precision: str) -> float:
+        """The limit of a precision's difference from the golden answers."""
+        if precision in _QUANTISED:
+            return self.golden_int8_px
+        return self.golden_fp16_px if precision == "fp16" else self.golden_fp32_px
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Statistics of answers − reference answers, in pixels of the crop. Anything that is not a number makes them NaN.
+
+    Attributes:
+        max_px: the largest distance.
+        p99_px: 99th percentile over crops of each point's distance, of the point for which it is worst: one lost point of
+            98 would hide in a percentile over all of them.
+        mean_px: mean distance.
+        shift_x_px, shift_y_px: mean signed difference over crops and points.
+    """
+
+    max_px: float
+    p99_px: float
+    mean_px: float
+    shift_x_px: float
+    shift_y_px: float
+
+    @classmethod
+    def between(cls, fractions: npt.NDArray[np.floating], reference: npt.NDArray[np.floating], size_px: int) -> Difference:
+        """Of two arrays (N, K, 2) of fractions of crops with a side of `size_px`."""
+        signed = (np.asarray(fractions, np.float64) - np.asarray(reference, np.float64)) * size_px
+        distances = np.linalg.norm(signed, axis=2)
+        shift = signed.mean(axis=(0, 1))
+        return cls(
+            max_px=float(distances.max()),
+            p99_px=float(np.percentile(distances, _PERCENTILE, axis=0).max()),
+            mean_px=float(distances.mean()),
+            shift_x_px=float(shift[0]),
+            shift_y_px=float(shift[1]),
+        )
+
+
+def parity_gates(precision: str, found: Difference, nme_loss: float | None, limits: GateLimits) -> tuple[GateResult, ...]:
+    """The gates of one precision against its reference."""
+    if precision not in _QUANTISED:
+        limit = limits.fp16_max_px if precision == "fp16" else limits.fp32_max_px
+        return (GateResult("max_px", found.max_px, limit, "px"),)
+    gates = [
+        GateResult("p99_px", found.p99_px, limits.int8_p99_px, "px"),
+        GateResult("shift_x_px", abs(found.shift_x_px), limits.int8_shift_px, "px"),
+        GateResult("shift_y_px", abs(found.shift_y_px), limits.int8_shift_px, "px"),
+    ]
+    if nme_loss is not None:
+        gates.append(GateResult("nme_loss", nme_loss, limits.int8_nme_loss, "of the normaliser"))
+    return tuple(gates)

@@ -1,0 +1,143 @@
+"""Everything `lmedge verify` checks of a bundle on this machine: digests, lineage, golden answers, parity, error on faces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lmedge.bundle import Bundle
+from lmedge.data.samples import FaceSample
+from lmedge.preprocess import crop_face
+from lmedge.reports import EvaluationReport, GateResult, ParityReport
+from lmedge.runtimes import find_runtime
+from lmedge.runtimes.checks import PlannedCheck, SkippedCheck, check_lineage, plan_checks
+from lmedge.runtimes.evaluate import evaluate
+from lmedge.runtimes.gates import GateLimits
+from lmedge.runtimes.landmarker import FaceLandmarker
+from lmedge.runtimes.parity import check_golden, compare, reference_answers
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class VerifyOutcome:
+    """What was verified.
+
+    Attributes:
+        files: number of files whose digest was checked.
+        parity: golden self-tests, comparisons with PyTorch, and the gates on NME.
+        evaluations: NME of every engine and file on the given faces.
+        skipped: what this machine could not verify.
+    """
+
+    files: int
+    parity: tuple[ParityReport, ...]
+    evaluations: tuple[EvaluationReport, ...]
+    skipped: tuple[SkippedCheck, ...]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.parity) and all(report.passed for report in self.parity)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "passed": self.passed,
+            "files": self.files,
+            "parity": [report.to_json() for report in self.parity],
+            "evaluations": [report.to_json() for report in self.evaluations],
+            "not_verified": [{"backend": skip.backend, "reason": skip.reason} for skip in self.skipped],
+        }
+
+
+def verify_bundle(
+    bundle: Bundle,
+    *,
+    backends: Sequence[str] | None = None,
+    run: Path | None = None,
+    samples: Sequence[FaceSample] | None = None,
+    limits: GateLimits | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> VerifyOutcome:
+    """Checks a bundle; gates that fail are in the outcome, not raised.
+
+    Args:
+        backends: those that must be checked; None takes every installed one that the bundle serves.
+        run: the run folder of the bundle, for parity with PyTorch (needs torch) on the crops of `samples`, else on the golden ones.
+        samples: labelled faces for the NME; all of them are used.
+        progress: called with (checks done, checks in all, what).
+
+    Raises:
+        DigestMismatchError: a file was changed.
+        ParityError: a file is stale.
+        BackendUnavailableError: a named backend, or every one, is missing here.
+        DataError: an image cannot be read.
+    """
+    limits = limits or GateLimits()
+    planned, skipped = plan_checks(bundle, backends)
+    files = bundle.verify_digests()
+    check_lineage(bundle)
+    crops, labels = _crops_of(samples, bundle) if samples else (None, None)
+    reference = None if run is None else reference_answers(bundle, run, crops)
+    parity: list[ParityReport] = []
+    evaluations: list[EvaluationReport] = []
+    for done, check in enumerate(planned, start=1):
+        with find_runtime(check.backend).open(check.artifact, threads=threads) as runtime:
+            landmarker = FaceLandmarker(bundle, runtime)
+            parity.append(check_golden(landmarker, limits))
+            if reference is not None:
+                schema = bundle.manifest.schema
+                parity.append(compare(runtime, *reference, schema=schema, limits=limits, true_fractions=labels))
+            if samples:
+                evaluations.append(evaluate(landmarker, samples, boxes="annotated", split="all")[0])
+        if progress:
+            progress(done, len(planned), "verifying")
+    parity += [_with_nme_gate(report, check, evaluations, limits) for report, check in zip(evaluations, planned, strict=False)]
+    return VerifyOutcome(files, tuple(parity), tuple(evaluations), tuple(skipped))
+
+
+def _with_nme_gate(
+    report: EvaluationReport, check: PlannedCheck, every: Sequence[EvaluationReport], limits: GateLimits
+) -> ParityReport:
+    """The gates on labelled faces: the error itself, and what this file adds to the best float answer."""
+    best = min(other.nme for other in every)
+    gates = (
+        GateResult("nme", report.nme, limits.max_nme, "of the normaliser"),
+        GateResult("nme_loss", report.nme - best, limits.int8_nme_loss, "of the normaliser"),
+    )
+    nothing = float("nan")
+    return ParityReport(
+        backend=report.backend,
+        precision=report.precision,
+        dialect=check.artifact.dialect,
+        artifact=check.artifact.path,
+        reference="labels",
+        crops=report.count,
+        max_px=nothing,
+        p99_px=nothing,
+        mean_px=nothing,
+        shift_x_px=nothing,
+        shift_y_px=nothing,
+        nme_loss=report.nme - best,
+        gates=gates,
+    )
+
+
+def _crops_of(
+    samples: Sequence[FaceSample], bundle: Bundle
+) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.float64] | None]:
+    """The crops of faces of the bundle's own schema, with labels as fractions; faces of another one are only evaluated."""
+    spec = bundle.manifest.preprocess
+    if samples[0].schema != bundle.manifest.schema:
+        return None, None
+    crops, fractions = [], []
+    for sample in samples:
+        crop, transform = crop_face(sample.read_image(), sample.box(), spec)
+        crops.append(crop)
+        fractions.append(transform.to_fractions(sample.points_px))
+    return np.stack(crops), np.stack(fractions)
