@@ -1,0 +1,124 @@
+"""What goes into a bundle: which files of a run, under which names, serving which engines, and the manifest around them.
+
+Only what was checked is served: an engine is named in `serves` when its parity gates held for that file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lmedge.bundle import ANY_ARCH, Artifact, network_specs
+from lmedge.preprocess import PreprocessSpec
+from lmedge.reports import ParityReport
+from lmedge.schemas import LandmarkSchema
+
+X86_DIALECT = "x86"
+PHOTO_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One precision of a network: its file name without suffix, dialect, and the architectures it is meant for."""
+
+    precision: str
+    dialect: str = ""
+    archs: tuple[str, ...] = (ANY_ARCH,)
+
+    @property
+    def stem(self) -> str:
+        return f"model.{self.precision}" + (f"-{self.dialect}" if self.dialect else "")
+
+
+# In this order in the manifest: of several that serve an engine, the last is selected.
+VARIANTS = (Variant("fp32"), Variant("fp16"), Variant("int8"), Variant("int8", X86_DIALECT, ("x86_64",)))
+
+
+def onnx_name(variant: Variant) -> str:
+    return f"{variant.stem}.onnx"
+
+
+def ir_name(variant: Variant) -> str:
+    return f"openvino/{variant.stem}.xml"
+
+
+def list_artifacts(
+    onnx_folders: Mapping[str, Path],
+    ir_folder: Path | None,
+    *,
+    targets: Sequence[str],
+    spec: PreprocessSpec,
+    schema: LandmarkSchema,
+    program_sha256: str,
+    tool_versions: Mapping[str, str],
+) -> list[Artifact]:
+    """The files of a run as artifacts, each with the engines it is meant to serve.
+
+    Args:
+        onnx_folders: precision → the folder that holds its ONNX files.
+        ir_folder: the folder with `openvino/`, or None when OpenVINO is no target.
+        program_sha256: of the exported program, which the fp32 file was made from.
+    """
+    inputs, outputs = network_specs(spec, schema)
+    artifacts: list[Artifact] = []
+    fp32_sha256 = ""
+    for variant in VARIANTS:
+        root = onnx_folders[variant.precision]
+        serves = {"onnxruntime": variant.archs} if "onnxruntime" in targets else {}
+        artifact = Artifact.of_file(
+            root / onnx_name(variant),
+            root,
+            format="onnx",
+            precision=variant.precision,
+            dialect=variant.dialect,
+            inputs=inputs,
+            outputs=outputs,
+            made_from=fp32_sha256 or program_sha256,
+            tool_versions=tool_versions,
+            serves=serves,
+        )
+        fp32_sha256 = fp32_sha256 or artifact.sha256
+        artifacts.append(artifact)
+    if ir_folder is not None:
+        parents = {(artifact.precision, artifact.dialect): artifact for artifact in artifacts}
+        artifacts += [_ir_artifact(ir_folder, variant, parents[variant.precision, variant.dialect]) for variant in VARIANTS]
+    return artifacts
+
+
+def keep_passing(artifacts: Iterable[Artifact], parity: Iterable[ParityReport]) -> list[Artifact]:
+    """The artifacts without the engines whose gates failed or were not checked; a file that failed everywhere is left out.
+
+    A file that is meant for no engine stays: others in the bundle were made from it.
+    """
+    passed = {(report.artifact, report.backend) for report in parity if report.passed}
+    kept = []
+    for artifact in artifacts:
+        serves = {backend: archs for backend, archs in artifact.serves.items() if (artifact.path, backend) in passed}
+        if serves or not artifact.serves:
+            kept.append(replace(artifact, serves=serves))
+    present = {artifact.sha256 for artifact in kept}
+    return [a for a in kept if a.format == "onnx" or a.made_from in present]
+
+
+def photo_digest(photo_key: str) -> str:
+    """How a manifest names a training photo: enough to recognise it, without its name."""
+    return hashlib.sha256(photo_key.encode()).hexdigest()[:PHOTO_DIGITS]
+
+
+def _ir_artifact(ir_folder: Path, variant: Variant, parent: Artifact) -> Artifact:
+    file = ir_folder / ir_name(variant)
+    return Artifact.of_file(
+        file,
+        ir_folder,
+        [file.with_suffix(".bin")],
+        format="openvino",
+        precision=variant.precision,
+        dialect=variant.dialect,
+        inputs=parent.inputs,
+        outputs=parent.outputs,
+        made_from=parent.sha256,
+        tool_versions=parent.tool_versions,
+        serves={"openvino": variant.archs},
+    )
