@@ -1,0 +1,45 @@
+"""The command line: each command parses, calls one function of the package, prints, and ends with an exit code.
+
+0 done · 1 error · 2 usage · 3 a gate failed · 4 backend or device unavailable. Heavy imports are inside the commands.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from lmedge.cli import build as build_commands
+from lmedge.cli import data as data_commands
+from lmedge.cli import device as device_commands
+from lmedge.cli import faces as face_commands
+from lmedge.cli.console import exit_code, print_error
+from lmedge.errors import LmedgeError
+
+app = typer.Typer(
+    name="lmedge",
+    help="Facial landmarks on edge devices: from labelled faces to verified engines.",
+    epilog="Start here: lmedge build --target onnxruntime --target openvino   then   lmedge predict runs/faces/bundle photo.jpg",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+build_commands.register(app)
+data_commands.register(app)
+face_commands.register(app)
+device_commands.register(app)
+
+
+def main() -> None:
+    """Runs the command line; an expected error is a message and an exit code, not a traceback."""
+    try:
+        app()
+    except LmedgeError as error:
+        print_error(error)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        print_error(LmedgeError("Interrupted. Run the same command again to go on where it stopped."))
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)

@@ -1,0 +1,5 @@
+"""`python -m lmedge.cli`."""
+
+from lmedge.cli import main
+
+main()

@@ -1,0 +1,208 @@
+"""Commands that make bundles: build, and its stages one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lmedge.cli.console import (
+    exit_code,
+    megabytes,
+    note,
+    number,
+    percent,
+    print_error,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+)
+from lmedge.cli.options import DataOption, JsonOption, OutOption, SchemaOption, SetOption
+from lmedge.errors import InputError
+
+ConfigArgument = Annotated[Path | None, typer.Argument(metavar="[CONFIG.toml]", help="Settings; defaults without it.")]
+TargetOption = Annotated[
+    list[str] | None, typer.Option("--target", metavar="NAME", help="onnxruntime, openvino or tensorrt. Repeatable.")
+]
+InitOption = Annotated[
+    str, typer.Option("--init", metavar="PATH", help="Start from this checkpoint, run folder, or bundle in a run folder.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `lmedge build` or `lmedge train` made.")]
+CONFIG_COPY = "config.json"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        epilog="Examples:  lmedge build --data 300w:faces/300w --target openvino   |   lmedge build run.toml --plan"
+    )(build)
+    app.command(epilog="Example:  lmedge train --data 300w:faces/300w --set train.epochs=60")(train)
+    app.command(name="export", epilog="Example:  lmedge export runs/faces")(export)
+    app.command(epilog="Example:  lmedge quantize runs/faces --set quantize.images=1000")(quantize)
+    app.command(name="compile", epilog="Example:  lmedge compile runs/faces --target openvino")(compile_)
+
+
+def build(
+    config: ConfigArgument = None,
+    target: TargetOption = None,
+    data: DataOption = None,
+    schema: SchemaOption = "",
+    init: InitOption = "",
+    out: OutOption = None,
+    settings: SetOption = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would run, and why.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """From labelled faces to a verified bundle: train, export, quantise, compile, verify, pack."""
+    context = _context(config, target, data, schema, init, out, settings)
+    if plan:
+        _print_plan(context, as_json)
+        return
+    if context.config.data.sources[0].startswith("synthetic") and not as_json:
+        note("Training on rendered faces. For real ones: lmedge build --data 300w:FOLDER (or wflw:, mmlab5:, csv:)")
+    result = _run(context, None, as_json)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        _print_summary(result)
+    if result.failure is not None:
+        print_error(result.failure)
+        raise typer.Exit(exit_code(result.failure))
+
+
+def train(
+    config: ConfigArgument = None,
+    data: DataOption = None,
+    schema: SchemaOption = "",
+    init: InitOption = "",
+    out: OutOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train only: best.pt, last.pt and model.pt2 in the run folder. Run it again to resume."""
+    _finish(_run(_context(config, None, data, schema, init, out, settings), "train", as_json), as_json)
+
+
+def export(run: RunArgument, settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """Export a trained run to fp32 and fp16 ONNX, compared with PyTorch."""
+    _finish(_run(_context_of(run, None, settings), "export", as_json), as_json)
+
+
+def quantize(run: RunArgument, settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """Quantise a run's network to int8 with crops of its training faces."""
+    _finish(_run(_context_of(run, None, settings), "quantize", as_json), as_json)
+
+
+def compile_(run: RunArgument, target: TargetOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """Compile a run's ONNX files for OpenVINO. TensorRT engines are built on the GPU that runs them."""
+    _finish(_run(_context_of(run, target, settings), "compile", as_json), as_json)
+
+
+def _context(
+    config: Path | None,
+    target: list[str] | None,
+    data: list[str] | None,
+    schema: str,
+    init: str,
+    out: Path | None,
+    settings: list[str] | None,
+) -> Any:
+    _require_build_extra()
+    from lmedge.pipeline.build import make_context
+    from lmedge.pipeline.config import load_config
+
+    overrides: dict[str, Any] = {}
+    if target:
+        overrides["targets"] = list(dict.fromkeys(target))
+    if init:
+        overrides["init"] = init
+    if data:
+        overrides.setdefault("data", {})["sources"] = data
+    if schema:
+        overrides.setdefault("data", {})["schema"] = schema
+    loaded = load_config(config, settings or (), overrides)
+    return make_context(loaded, out or Path("runs") / loaded.name)
+
+
+def _context_of(run: Path, target: list[str] | None, settings: list[str] | None) -> Any:
+    """The context of an existing run: the configuration it was made with, changed by the options."""
+    _require_build_extra()
+    import json
+
+    from lmedge.pipeline.build import make_context
+    from lmedge.pipeline.config import load_config, merge_documents
+
+    file = run / CONFIG_COPY
+    if not file.is_file():
+        raise InputError(f"{run} is no run folder: it has no {CONFIG_COPY}. Make one: lmedge train --out {run}")
+    document = json.loads(file.read_text(encoding="utf-8"))
+    if target:
+        document = merge_documents(document, {"targets": list(dict.fromkeys(target))})
+    return make_context(load_config(None, settings or (), document), run)
+
+
+def _require_build_extra() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "onnx", "pydantic") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"Building needs {', '.join(missing)}: pip install 'lmedge[all]'. A device only needs a bundle.")
+
+
+def _run(context: Any, until: str | None, as_json: bool) -> Any:
+    import json
+    from dataclasses import asdict
+
+    from lmedge.bundle import write_atomically
+    from lmedge.pipeline.build import build as run_build
+
+    write_atomically(context.folder / CONFIG_COPY, json.dumps(asdict(context.config), indent=1, default=str) + "\n")
+    with progress_bar() as progress:
+        context.progress = progress
+
+        def on_stage(stage: Any) -> None:
+            if not as_json:
+                note(f"  {stage.stage:<9} " + ("unchanged" if stage.reason is None else f"done ({stage.reason})"))
+
+        return run_build(context, until=until, on_stage=on_stage)
+
+
+def _finish(result: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(result.to_json())
+    else:
+        say(f"{result.stages[-1].stage} is up to date in {result.folder / result.stages[-1].stage}")
+
+
+def _print_plan(context: Any, as_json: bool) -> None:
+    from lmedge.pipeline.build import plan_build
+
+    planned = plan_build(context)
+    if as_json:
+        print_json([stage.to_json() for stage in planned])
+        return
+    rows = [[stage.stage, "skip" if stage.reason is None else "run", stage.reason or "nothing changed"] for stage in planned]
+    print_table(f"Plan for {context.folder}", ["stage", "action", "why"], rows)
+
+
+def _print_summary(result: Any) -> None:
+    rows = [
+        [
+            row["backend"],
+            row["precision"] + (f" ({row['dialect']})" if row["dialect"] else ""),
+            percent(row["nme"]),
+            megabytes(row["bytes"]),
+            number(row["p50_ms"]),
+            number(row["p99_ms"]),
+            number(row["max_px"], 4),
+            "passed" if row["passed"] else "FAILED",
+        ]
+        for row in result.rows
+    ]
+    columns = ["engine", "precision", "NME", "size", "p50 ms", "p99 ms", "max px", "parity"]
+    print_table("Validation NME, latency of one face, largest distance from PyTorch", columns, rows)
+    say(f"Bundle  {result.folder / 'bundle'}")
+    say(f"Report  {result.folder / 'report' / 'report.html'}")
+
+
