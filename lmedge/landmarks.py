@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,19 @@ class FaceBox:
     @property
     def center(self) -> tuple[float, float]:
         return ((self.x_min + self.x_max) / 2, (self.y_min + self.y_max) / 2)
+
+    @classmethod
+    def from_xyxy(cls, corners: Iterable[float], *, score: float | None = None, kind: str = "reference") -> FaceBox:
+        """A box from (x_min, y_min, x_max, y_max).
+
+        Raises:
+            InputError: not four numbers, or a box without area.
+        """
+        values = [float(value) for value in corners]
+        if len(values) != 4:
+            raise InputError(f"A face box is (x_min, y_min, x_max, y_max); got {len(values)} numbers.")
+        x_min, y_min, x_max, y_max = values
+        return cls(x_min, y_min, x_max, y_max, score, kind)
 
     @classmethod
     def around(cls, points_px: npt.NDArray[np.floating], kind: str = "reference") -> FaceBox:

@@ -47,7 +47,7 @@ class PreprocessSpec:
         crop_scale: side of the crop over the longer side of the reference box.
         box_fits: kind of box → its mapping to the reference box, fitted on training faces.
         interpolation: "linear" (cv2.warpAffine), with averaging where the crop shrinks the image by more than 1.5.
-        border_value: gray level outside the image.
+        border_value: gray level outside the image; the mean, so that the network sees zeros there and no edge of its own.
         color, mean, std: inside the graph, x → (x − mean) / std on channels in this order.
     """
 
@@ -55,7 +55,7 @@ class PreprocessSpec:
     crop_scale: float = 1.25
     box_fits: Mapping[str, BoxFit] = field(default_factory=dict)
     interpolation: str = "linear"
-    border_value: int = 0
+    border_value: int = 128
     color: str = "bgr"
     mean: float = 128.0
     std: float = 64.0
@@ -111,7 +111,7 @@ class CropTransform:
         """Crop pixels (..., 2) → image points."""
         (a, b), (c, d) = self.matrix[:, :2].tolist()
         inverse = np.array([[d, -b], [-c, a]]) / (a * d - b * c)
-        return (np.asarray(points_px, np.float64) - self.matrix[:, 2]) @ inverse.T
+        return np.asarray((np.asarray(points_px, np.float64) - self.matrix[:, 2]) @ inverse.T)
 
     def to_fractions(self, points_px: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Image points (..., 2) → fractions of the crop's side, as networks answer."""
@@ -190,7 +190,7 @@ def warp(image_bgr: npt.NDArray[np.uint8], transform: CropTransform, border_valu
     zoom = math.sqrt(abs(a * d - b * c))
     factor = 1
     if zoom * _MAX_PLAIN_REDUCTION < 1:
-        factor = min(_MAX_OVERSAMPLING, math.ceil(1 / zoom))
+        factor = min(_MAX_OVERSAMPLING, max(2, round(1 / zoom)))
         # In fractions of the crop both grids agree: u_fine + 0.5 = factor · (u + 0.5).
         matrix = matrix * factor
         matrix[:, 2] += (factor - 1) / 2

@@ -73,7 +73,7 @@ class ParityReport:
         backend, precision, dialect, artifact: what was compared (artifact: its path).
         reference: what it was compared with ("pytorch", "golden").
         crops: number of crops.
-        max_px, p99_px, mean_px: point distances.
+        max_px, mean_px: point distances; p99_px: 99th percentile over crops, of the point for which it is worst.
         shift_x_px, shift_y_px: mean signed differences.
         nme_loss: NME of the engine − NME of the reference on labelled crops, a fraction; None without labels.
         gates: the limits and whether each holds.

@@ -1,19 +1,18 @@
 """From `model.fp32.onnx` and calibration crops to the two int8 files, by ONNX Runtime's quantiser.
 
-Ranges are measured once, as the least and the greatest value of each activation over all crops, and both dialects use them:
+Ranges are measured once, from the extremes of each activation on each crop (`ranges`), and both dialects use them:
 
 * portable: signed, symmetric, zero point 0, per-channel weights, float bias, residual adds quantised on the skip input only;
   legal on TensorRT, OpenVINO and ONNX Runtime alike (`lint_qdq` is its gate).
 * x86: unsigned, zero point 0 behind ReLU, so that all 8 bits serve positive values and the activation itself falls away;
-  int32 biases, adds quantised on both sides, and the image read as the uint8 that it is.
+  int32 biases, and adds quantised on both sides.
 
 The regression head stays in float in both: it costs next to nothing and carries the coordinates.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +22,10 @@ import numpy.typing as npt
 
 from lmedge.bundle import write_atomically
 from lmedge.calibration.images import check_informative, crops_digest
+from lmedge.calibration.ranges import COVERAGE, measure_extremes
 from lmedge.errors import CalibrationError
-from lmedge.export.graph.compare import INPUT, check_graph
-from lmedge.export.graph.input_scale import Normalisation, dequantize_input, find_normalisation
+from lmedge.export.graph.compare import check_graph, import_onnxruntime
+from lmedge.export.graph.input_scale import Normalisation, find_normalisation
 from lmedge.export.graph.legalize_qdq import legalize_qdq
 from lmedge.export.graph.lint_qdq import lint_qdq
 from lmedge.export.graph.strip import strip
@@ -35,7 +35,6 @@ from lmedge.reports import CalibrationRecord
 if TYPE_CHECKING:
     import onnx
 
-METHOD = "min-max"
 _LAYERS = ("Conv", "Add")
 _ACTIVATIONS = ("Relu", "Clip")
 _SIGNED_MEAN = 128  # the uint8 value that int8 calls 0
@@ -47,6 +46,7 @@ def quantize_int8(
     portable_file: Path,
     x86_file: Path,
     *,
+    coverage: float = COVERAGE,
     seed: int = 0,
     sources: Sequence[str] = (),
 ) -> CalibrationRecord:
@@ -56,21 +56,26 @@ def quantize_int8(
 
     Args:
         crops_uint8: (N, H, W, 3) BGR, as `calibration_crops` gives them.
+        coverage: the part of the crops on which a range holds every value, above 0.5; 1 is plain min-max.
         seed: the one these crops were chosen by, for the record.
         sources: data sets they came from, for the record.
 
     Raises:
-        CalibrationError: the crops cannot calibrate anything or do not fit the network, or the portable graph is not legal.
+        CalibrationError: the crops cannot calibrate anything or do not fit the network, a coverage out of range, or a network
+            whose portable graph would not be legal.
         ExportError: a quantised graph is not valid ONNX.
     """
     import onnx
 
+    import_onnxruntime()
     check_informative(crops_uint8)
+    if not 0.5 < coverage <= 1:
+        raise CalibrationError(f"coverage must be above 0.5 and at most 1 (plain min-max); got {coverage}.")
     model = onnx.load(fp32_onnx)
     _check_fit(model, crops_uint8)
     normalisation = find_normalisation(model)
     float_nodes = _float_nodes(model)
-    ranges = _measure_ranges(fp32_onnx, crops_uint8)
+    ranges = _as_tensors_data(measure_extremes(fp32_onnx, _tensors(model), crops_uint8).ranges(coverage))
 
     portable = legalize_qdq(_quantize(model, ranges, float_nodes, _portable_options(normalisation), unsigned=False))
     if problems := lint_qdq(portable):
@@ -78,15 +83,13 @@ def quantize_int8(
             f"The portable int8 graph of {fp32_onnx} would break {len(problems)} rules: " + " ".join(problems[:3])
         )
     x86 = _quantize(model, ranges, float_nodes, _x86_options(normalisation), unsigned=True)
-    if normalisation:
-        x86 = dequantize_input(x86, normalisation)
     for file, quantized in ((portable_file, portable), (x86_file, x86)):
         finished = strip(quantized)
         check_graph(finished, f"quantise to {file.name}")
         write_atomically(file, finished.SerializeToString(deterministic=True))
     return CalibrationRecord(
         count=len(crops_uint8),
-        method=METHOD,
+        method=f"min-max, coverage {coverage:g}",
         seed=seed,
         digest=crops_digest(crops_uint8),
         sources=tuple(sources),
@@ -111,28 +114,18 @@ def _float_nodes(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in nodes[last + 1 :] if node.op_type not in _ACTIVATIONS]
 
 
-def _measure_ranges(fp32_onnx: Path, crops_uint8: npt.NDArray[np.uint8]) -> Any:
-    """Least and greatest value of every activation.
+def _tensors(model: onnx.ModelProto) -> list[str]:
+    """The activations that either dialect quantises: what its layers read and make."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    layers = [node for node in model.graph.node if node.op_type in (*_LAYERS, *_ACTIVATIONS)]
+    return sorted({name for node in layers for name in (*node.input, *node.output) if name} - weights)
 
-    One crop at a time, and only these two numbers of each tensor are kept, so memory does not grow with the size of the
-    network's features; and least and greatest do not depend on the order. `CalibMaxIntermediateOutputs`, the quantiser's own
-    way to save memory, forgets what it flushed (onnxruntime issue 32577).
-    """
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
 
-    class Crops(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._feeds: Iterator[dict[str, Any]] = ({INPUT: crop[None]} for crop in crops_uint8)
+def _as_tensors_data(ranges: dict[str, tuple[np.float32, np.float32]]) -> Any:
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import TensorsData
 
-        def get_next(self) -> dict[str, Any] | None:
-            return next(self._feeds, None)
-
-    with tempfile.TemporaryDirectory(prefix="lmedge-") as folder:
-        augmented = str(Path(folder) / "augmented.onnx")
-        operators = [*_LAYERS, *_ACTIVATIONS]
-        calibrator = create_calibrator(fp32_onnx, operators, augmented, calibrate_method=CalibrationMethod.MinMax)
-        calibrator.collect_data(Crops())
-        return calibrator.compute_data()
+    return TensorsData(CalibrationMethod.MinMax, {name: tuple(map(np.array, pair)) for name, pair in ranges.items()})
 
 
 def _quantize(

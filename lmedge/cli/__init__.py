@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 import typer
@@ -13,13 +15,17 @@ from lmedge.cli import build as build_commands
 from lmedge.cli import data as data_commands
 from lmedge.cli import device as device_commands
 from lmedge.cli import faces as face_commands
-from lmedge.cli.console import exit_code, print_error
+from lmedge.cli.console import EXIT_ERROR, exit_code, print_error
 from lmedge.errors import LmedgeError
+
+# What the machine refuses, whatever lmedge does: no trace helps.
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="lmedge",
     help="Facial landmarks on edge devices: from labelled faces to verified engines.",
-    epilog="Start here: lmedge build --target onnxruntime --target openvino   then   lmedge predict runs/faces/bundle photo.jpg",
+    epilog="Start here: lmedge build --target onnxruntime --target openvino, then lmedge predict runs/faces/bundle photo.jpg",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -34,12 +40,18 @@ device_commands.register(app)
 def main() -> None:
     """Runs the command line; an expected error is a message and an exit code, not a traceback."""
     try:
-        app()
+        app(prog_name="lmedge")
     except LmedgeError as error:
         print_error(error)
         sys.exit(exit_code(error))
-    except KeyboardInterrupt:
-        print_error(LmedgeError("Interrupted. Run the same command again to go on where it stopped."))
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(1)
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:
+            print_error(LmedgeError("Interrupted. A build goes on where it stopped when the same command is run again."))
+        raise
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        print_error(
+            LmedgeError(f"Cannot write {error.filename or 'the output'}: {os.strerror(error.errno)}. Make room, and run again.")
+        )
+        sys.exit(EXIT_ERROR)

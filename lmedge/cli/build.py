@@ -34,9 +34,9 @@ CONFIG_COPY = "config.json"
 
 
 def register(app: typer.Typer) -> None:
-    app.command(
-        epilog="Examples:  lmedge build --data 300w:faces/300w --target openvino   |   lmedge build run.toml --plan"
-    )(build)
+    app.command(epilog="Examples:  lmedge build --data 300w:faces/300w --target openvino   |   lmedge build run.toml --plan")(
+        build
+    )
     app.command(epilog="Example:  lmedge train --data 300w:faces/300w --set train.epochs=60")(train)
     app.command(name="export", epilog="Example:  lmedge export runs/faces")(export)
     app.command(epilog="Example:  lmedge quantize runs/faces --set quantize.images=1000")(quantize)
@@ -157,7 +157,7 @@ def _run(context: Any, until: str | None, as_json: bool) -> Any:
     from lmedge.bundle import write_atomically
     from lmedge.pipeline.build import build as run_build
 
-    write_atomically(context.folder / CONFIG_COPY, json.dumps(asdict(context.config), indent=1, default=str) + "\n")
+    write_atomically(context.folder / CONFIG_COPY, json.dumps(_portable(asdict(context.config)), indent=1, default=str) + "\n")
     with progress_bar() as progress:
         context.progress = progress
 
@@ -166,6 +166,21 @@ def _run(context: Any, until: str | None, as_json: bool) -> Any:
                 note(f"  {stage.stage:<9} " + ("unchanged" if stage.reason is None else f"done ({stage.reason})"))
 
         return run_build(context, until=until, on_stage=on_stage)
+
+
+def _portable(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with absolute paths, so that stages run from any folder."""
+    absolute = dict(config)
+    data = dict(config["data"])
+    kinds = [source.partition(":") for source in data["sources"]]
+    data["sources"] = [
+        text if kind == "synthetic" else f"{kind}:{Path(path).resolve()}"
+        for text, (kind, _, path) in zip(data["sources"], kinds, strict=True)
+    ]
+    data["detector"] = data["detector"] and str(Path(data["detector"]).resolve())
+    data["schema"] = str(Path(data["schema"]).resolve()) if data["schema"].endswith(".toml") else data["schema"]
+    absolute |= {"data": data, "init": config["init"] and str(Path(config["init"]).resolve())}
+    return absolute
 
 
 def _finish(result: Any, as_json: bool) -> None:
@@ -203,6 +218,4 @@ def _print_summary(result: Any) -> None:
     columns = ["engine", "precision", "NME", "size", "p50 ms", "p99 ms", "max px", "parity"]
     print_table("Validation NME, latency of one face, largest distance from PyTorch", columns, rows)
     say(f"Bundle  {result.folder / 'bundle'}")
-    say(f"Report  {result.folder / 'report' / 'report.html'}")
-
-
+    say(f"Report  {result.folder / 'report.html'}")

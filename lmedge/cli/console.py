@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from typing import Any
 from lmedge.errors import BackendUnavailableError, GateError, LmedgeError
 
 EXIT_ERROR, EXIT_GATE, EXIT_UNAVAILABLE = 1, 3, 4
+_PIPE_COLUMNS = 140
+_NUMBER = re.compile(r"–|[-+]?[\d.,]+(e[-+]?\d+)?( ?(%|MB|ms|px))?")
 Progress = Callable[[int, int, str], None]
 
 
@@ -42,20 +45,26 @@ def note(text: str) -> None:
 def print_json(document: Any) -> None:
     """One JSON document on stdout; numbers that JSON cannot hold become null."""
     sys.stdout.write(json.dumps(_finite(document), indent=1, ensure_ascii=False) + "\n")
+    sys.stdout.flush()  # a full disk is an error here, not after the exit code is fixed
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table; the first column is text, the others are aligned right where they hold numbers."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
-        numeric = bool(rows) and all(row[index][:1].isdigit() or row[index][:1] in "-–+" for row in rows)
+        numeric = bool(rows) and all(_NUMBER.fullmatch(row[index]) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(markup=False, highlight=False).print(table)
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:  # a pipe has no width; 80 columns would fold the figures
+        console = Console(markup=False, highlight=False, width=_PIPE_COLUMNS)
+    console.print(title, style="italic", soft_wrap=True)  # not the table's own title, which would fold a path
+    console.print(table)
 
 
 @contextmanager

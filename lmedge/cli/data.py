@@ -31,11 +31,15 @@ def stats(source: SourceArgument, schema: SchemaOption = "", as_json: JsonOption
     if as_json:
         print_json(document)
         return
-    suspects = document.pop("suspicious", [])
+    suspects, groups = document.pop("suspicious"), document.pop("duplicates")
+    document["near-duplicate photos"] = f"{len(groups)} groups, kept on one side of the split" if groups else "none found"
     print_table(source, ["what", "value"], [[name.replace("_", " "), _text(value)] for name, value in document.items()])
     if suspects:
         rows = [[_text(value) for value in entry.values()] for entry in suspects[:_LISTED_SUSPECTS]]
-        print_table("Labels least like a face; look at them first", list(suspects[0]), rows)
+        print_table("Labels least like a face; look at these first", list(suspects[0]), rows)
+    if groups:
+        listed = [[" = ".join(group)] for group in groups[:_LISTED_SUSPECTS]]
+        print_table(f"Near-duplicates (the first {len(listed)} groups; all with --json)", ["photos"], listed)
 
 
 def show(

@@ -9,10 +9,8 @@ import typer
 
 from lmedge.cli.console import EXIT_GATE, note, number, percent, print_json, print_table, progress_bar, say
 from lmedge.cli.faces import BundleArgument
-from lmedge.cli.options import BackendsOption, DeviceOption, JsonOption, SchemaOption, ThreadsOption
-from lmedge.errors import BundleError, LmedgeError
-
-_PRECISIONS = Annotated[list[str] | None, typer.Option("--precision", help="fp32, fp16 or int8; repeatable. All by default.")]
+from lmedge.cli.options import BackendsOption, DeviceOption, JsonOption, PrecisionsOption, SchemaOption, ThreadsOption
+from lmedge.errors import BackendUnavailableError, BundleError, ConfigError, InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -30,32 +28,27 @@ def verify(
         list[str] | None, typer.Option("--data", metavar="KIND:PATH", help="Faces to compare and measure NME on. Repeatable.")
     ] = None,
     schema: SchemaOption = "",
-    config: Annotated[Path | None, typer.Option("--config", metavar="FILE.toml", help="Its [gates] table sets the limits.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE.toml", help="Its [gates] table sets the limits.")
+    ] = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a bundle on this machine: digests, golden answers, with --run parity, with --data NME. Exit 3 if a gate fails."""
+    from dataclasses import replace
+
     from lmedge.bundle import Bundle
-    from lmedge.runtimes.gates import GateLimits
     from lmedge.runtimes.verify import verify_bundle
-    from lmedge.toml_file import read_toml
 
-    limits = GateLimits()
-    if config is not None:
-        from lmedge.errors import ConfigError
-
-        limits = GateLimits.from_mapping(read_toml(config, ConfigError).get("gates", {}))
+    limits = _gate_limits(config)
+    opened = Bundle.open(bundle)
+    usable, missing = _usable(backend)
     samples = _read_samples(data, schema) if data else None
     with progress_bar() as progress:
         outcome = verify_bundle(
-            Bundle.open(bundle),
-            backends=backend,
-            run=run,
-            samples=samples,
-            limits=limits,
-            threads=threads,
-            progress=progress,
+            opened, backends=usable, run=run, samples=samples, limits=limits, threads=threads, progress=progress
         )
+    outcome = replace(outcome, skipped=(*outcome.skipped, *missing))
     if as_json:
         print_json(outcome.to_json())
     else:
@@ -63,12 +56,14 @@ def verify(
     if not outcome.passed:
         note("lmedge: gate failed: see the rows marked FAILED")
         raise typer.Exit(EXIT_GATE)
+    if missing:
+        raise BackendUnavailableError(f"Not verified, though asked for: {', '.join(skip.backend for skip in missing)}.")
 
 
 def bench(
     bundle: BundleArgument,
     backend: BackendsOption = None,
-    precision: _PRECISIONS = None,
+    precision: PrecisionsOption = None,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     iterations: Annotated[int, typer.Option("--iterations", min=1, help="Timed calls per engine and precision.")] = 1000,
@@ -76,9 +71,12 @@ def bench(
 ) -> None:
     """Latency of predict and of the bare engine call, in the same run."""
     from lmedge.bundle import Bundle
+    from lmedge.runtimes import find_runtime
     from lmedge.runtimes.bench import bench as run_bench
     from lmedge.runtimes.bench import describe_machine
 
+    for name in backend or ():
+        find_runtime(name)  # a name that no engine has is told as such, not as missing from the bundle
     with progress_bar() as progress:
         rows = run_bench(
             Bundle.open(bundle),
@@ -91,7 +89,7 @@ def bench(
         )
     machine = describe_machine()
     if as_json:
-        print_json({"machine": machine, "rows": [row.to_json() for row in rows]})
+        print_json([{**row.to_json(), "machine": machine} for row in rows])
         return
     table = [
         [
@@ -112,14 +110,18 @@ def bench(
 
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="BUNDLE|FILE", help="A bundle folder or an .onnx file.")],
-    lint: Annotated[bool, typer.Option("--lint", help="Say what TensorRT would refuse in a quantised file. Exit 3 if anything.")] = False,
+    lint: Annotated[
+        bool, typer.Option("--lint", help="Say what TensorRT would refuse in a quantised file. Exit 3 if anything.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """What is in a bundle or an ONNX file."""
     if path.is_dir():
         if lint:
-            raise LmedgeError(f"--lint takes an ONNX file, e.g. lmedge inspect {path}/model.int8.onnx --lint")
+            raise typer.BadParameter(f"--lint takes an ONNX file: lmedge inspect {path}/model.int8.onnx --lint")
         _inspect_bundle(path, as_json)
+    elif not path.exists():
+        raise InputError(f"There is nothing at {path}. Give a bundle folder or an .onnx file.")
     else:
         _inspect_onnx(path, lint, as_json)
 
@@ -134,17 +136,66 @@ def doctor(as_json: JsonOption = False) -> None:
     machine = describe_machine()
     if as_json:
         engines = {
-            name: {"installed": s.installed, "version": s.version, "devices": list(s.devices), "reason": s.reason, "extra": s.extra}
+            name: {
+                "installed": s.installed,
+                "version": s.version,
+                "devices": list(s.devices),
+                "reason": s.reason,
+                "extra": s.extra,
+            }
             for name, s in statuses.items()
         }
         print_json({"lmedge": __version__, "machine": machine, "engines": engines})
         return
     rows = [
-        [name, "yes" if s.installed else "no", s.version or "–", ", ".join(s.devices) or "–", s.reason if s.installed else f"{s.reason} {s.extra}"]
+        [
+            name,
+            "yes" if s.installed else "no",
+            s.version or "–",
+            ", ".join(s.devices) or "–",
+            s.reason if s.installed else f"{s.reason} {s.extra}",
+        ]
         for name, s in statuses.items()
     ]
     print_table(f"lmedge {__version__}: engines", ["engine", "usable", "version", "devices", "note"], rows)
-    print_table("Machine", ["what", "value"], [[name, str(value)] for name, value in machine.items()])
+    versions = machine.pop("versions")
+    facts = {**machine, **versions}
+    print_table("Machine", ["what", "value"], [[name.replace("_", " "), str(value)] for name, value in facts.items()])
+
+
+def _gate_limits(config: Path | None) -> Any:
+    from lmedge.runtimes.gates import GateLimits
+    from lmedge.toml_file import read_toml
+
+    if config is None:
+        return GateLimits()
+    table = read_toml(config, ConfigError).get("gates")
+    if not isinstance(table, dict):
+        raise ConfigError(f"{config} has no [gates] table, so it sets no limit. Leave --config out for lmedge's own limits.")
+    return GateLimits.from_mapping(table)
+
+
+def _usable(backends: list[str] | None) -> tuple[list[str] | None, list[Any]]:
+    """The named backends that are here, and the others with the reason: a gate that fails outweighs a missing engine."""
+    from lmedge.runtimes import find_runtime
+    from lmedge.runtimes.checks import SkippedCheck
+
+    if backends is None:
+        return None, []
+    usable, missing = [], []
+    for name in dict.fromkeys(backends):
+        try:
+            status = find_runtime(name).status()
+            reason = "" if status.installed else f"{status.reason} {status.extra}".strip()
+        except BackendUnavailableError as error:
+            reason = str(error)
+        if reason:
+            missing.append(SkippedCheck(name, reason))
+        else:
+            usable.append(name)
+    if not usable:
+        raise BackendUnavailableError("\n".join(f"{skip.backend} cannot be checked here: {skip.reason}" for skip in missing))
+    return usable, missing
 
 
 def _read_samples(data: list[str], schema: str) -> list[Any]:
@@ -196,7 +247,11 @@ def _inspect_bundle(path: Path, as_json: bool) -> None:
         ["points", f"{manifest.schema.num_points} ({manifest.schema.name})"],
         ["crop", f"{spec.input_hw[0]} px, {spec.crop_scale} × the extent of the points"],
         ["boxes understood", ", ".join(["reference", *sorted(spec.box_fits)])],
-        ["network", f"{provenance.get('parameters', 0):,} parameters, {provenance.get('macs', 0) / 1e6:.0f} M MACs"],
+        *(
+            [["network", f"{provenance['parameters']:,} parameters, {provenance['macs'] / 1e6:.0f} M MACs"]]
+            if {"parameters", "macs"} <= set(provenance)
+            else []
+        ),
         *[["trained on", f"{source['kind']}: {source['terms']}"] for source in provenance.get("sources", ())],
     ]
     print_table(str(path), ["what", "value"], facts)
@@ -223,16 +278,23 @@ def _inspect_onnx(path: Path, lint: bool, as_json: bool) -> None:
     summary = inspect_onnx(path).to_json()
     findings: list[str] = []
     if lint:
-        import onnx
+        from lmedge.export.graph.lint_qdq import lint_file
 
-        from lmedge.export.graph.lint_qdq import lint_qdq
-
-        findings = lint_qdq(onnx.load(str(path)))
+        findings = lint_file(path)
     if as_json:
         print_json({**summary, **({"lint": findings} if lint else {})})
     else:
-        print_table(str(path), ["what", "value"], [[name.replace("_", " "), str(value)] for name, value in summary.items()])
+        print_table(str(path), ["what", "value"], [[name.replace("_", " "), _text(value)] for name, value in summary.items()])
         if lint:
             say("\n".join(findings) if findings else "lint: nothing that TensorRT's rules for Q/DQ graphs refuse.")
     if findings:
         raise typer.Exit(EXIT_GATE)
+
+
+def _text(value: Any) -> str:
+    """A field of an ONNX file for people: counts as "Conv 52", tensors as "image uint8 (batch, 112, 112, 3)"."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count:,}" for name, count in value.items()) or "–"
+    if isinstance(value, list):
+        return ", ".join(f"{spec['name']} {spec['dtype']} ({', '.join(map(str, spec['shape']))})" for spec in value)
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -9,6 +9,8 @@ import typer
 
 from lmedge.cli.console import note, number, percent, print_json, print_table, progress_bar, say
 from lmedge.cli.options import (
+    BOXES,
+    SPLITS,
     BackendOption,
     DetectorOption,
     DeviceOption,
@@ -17,6 +19,7 @@ from lmedge.cli.options import (
     PrecisionOption,
     SchemaOption,
     ThreadsOption,
+    one_of,
 )
 from lmedge.errors import BundleError, InputError
 
@@ -30,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE IMAGE...", help="A bundle folder, then pictures.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE IMAGE", help="A bundle folder, then pictures.")],
     box: Annotated[
         list[str] | None, typer.Option("--box", metavar="X,Y,W,H", help="A face box in pixels, kind reference. Repeatable.")
     ] = None,
@@ -53,29 +56,28 @@ def predict(
 
     bundle, images = _bundle_and_images(paths)
     if box and detector:
-        raise InputError("Give --box or --detector, not both.")
+        raise typer.BadParameter("give --box or --detector, not both.")
+    drawn = _drawn_files(images, draw) if draw else {}
     given = [_parse_box(text, box_kind) for text in box or ()]
     detect = yunet_detector(detector) if detector else None
     documents: list[dict[str, Any]] = []
-    opened = FaceLandmarker.open(
-        bundle, backend=backend, precision=precision, device=device, threads=threads, dialect=dialect
-    )
-    _print_terms(bundle)
+    opened = FaceLandmarker.open(bundle, backend=backend, precision=precision, device=device, threads=threads, dialect=dialect)
     with opened as landmarker:
+        _print_terms(landmarker.bundle)
         for path in images:
             image = read_image(path)
             boxes = given
             if detect is not None:
-                boxes = [FaceBox(*row[:4], score=row[4], kind=YUNET) for row in detect(image).tolist()]
+                boxes = [FaceBox.from_xyxy(row[:4], score=row[4], kind=YUNET) for row in detect(image).tolist()]
             elif not given:
                 height, width = image.shape[:2]
                 boxes = [FaceBox(0, 0, width - 1, height - 1)]
                 note(f"{path}: no --box or --detector given, so the whole picture is taken as one face.")
             faces = landmarker.predict(image, boxes)
             documents.append({"image": str(path), "faces": [face.to_json() for face in faces]})
-            if draw is not None:
-                say_path = save_picture(draw / f"{path.stem}.png", draw_faces(image, faces))
-                note(f"{path}: {len(faces)} faces, drawn in {say_path}")
+            if drawn:
+                picture = save_picture(drawn[path], draw_faces(image, faces))
+                note(f"{path}: {len(faces)} {'face' if len(faces) == 1 else 'faces'}, drawn in {picture}")
     if as_json:
         print_json(documents)
         return
@@ -94,17 +96,24 @@ def evaluate(
     bundle: BundleArgument,
     data: Annotated[list[str], typer.Option("--data", metavar="KIND:PATH", help="Labelled faces. Repeatable.")],
     schema: SchemaOption = "",
-    split: Annotated[str, typer.Option("--split", help="validation, train or all.")] = "validation",
+    split: Annotated[str, typer.Option("--split", callback=one_of(SPLITS), help="validation, train or all.")] = "validation",
     backend: BackendOption = "onnxruntime",
     precision: PrecisionOption = "fp32",
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     dialect: DialectOption = None,
     boxes: Annotated[
-        str | None, typer.Option("--boxes", help="annotated, landmarks or detector; annotated where the data has boxes.")
+        str | None,
+        typer.Option(
+            "--boxes",
+            callback=one_of(BOXES),
+            help="annotated (the labels' extent where there are none), landmarks or detector.",
+        ),
     ] = None,
     detector: DetectorOption = None,
-    show: Annotated[Path | None, typer.Option("--show", metavar="DIR", help="Write sheets: labels red, predictions green.")] = None,
+    show: Annotated[
+        Path | None, typer.Option("--show", metavar="DIR", help="Write sheets: labels red, predictions green.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the error of a bundle on labelled faces."""
@@ -115,27 +124,27 @@ def evaluate(
     from lmedge.runtimes.landmarker import FaceLandmarker
     from lmedge.schemas import get_schema
 
-    chosen_schema = get_schema(schema) if schema else None
-    samples = share_keys_of_duplicates(read_sources([parse_source(text, chosen_schema) for text in data]))
     chosen = boxes or ("detector" if detector else "annotated")
     if (chosen == "detector") != (detector is not None):
-        raise InputError("--boxes detector needs --detector MODEL.onnx, and --detector needs --boxes detector or no --boxes.")
-    opened = FaceLandmarker.open(
-        bundle, backend=backend, precision=precision, device=device, threads=threads, dialect=dialect
-    )
-    _print_terms(bundle)
+        raise typer.BadParameter("--boxes detector and --detector MODEL.onnx go together.")
+    chosen_schema = get_schema(schema) if schema else None
+    sources = [parse_source(text, chosen_schema) for text in data]
+    detect = yunet_detector(detector) if detector else None
+    opened = FaceLandmarker.open(bundle, backend=backend, precision=precision, device=device, threads=threads, dialect=dialect)
     with opened as landmarker, progress_bar() as progress:
+        _print_terms(landmarker.bundle)
+        samples = share_keys_of_duplicates(read_sources(sources))
         report, results = run_evaluate(
             landmarker,
             samples,
             boxes=chosen,
-            detector=yunet_detector(detector) if detector else None,
+            detector=detect,
             split=split,
             trained_keys=_trained_keys(landmarker.bundle, samples),
             progress=lambda done, total: progress(done, total, "evaluating"),
         )
     if report.trained_on:
-        note(f"Warning: the bundle was trained on the photos of {report.trained_on} of these {report.count} faces; this is no test.")
+        note(f"Warning: the bundle was trained on the photos of {report.trained_on} of these {report.count} faces: no test.")
     if as_json:
         print_json(report.to_json())
     else:
@@ -151,8 +160,21 @@ def _bundle_and_images(paths: list[Path]) -> tuple[Path, list[Path]]:
         inner = f" Did you mean {first / 'bundle'}?" if (first / "bundle" / "manifest.json").is_file() else ""
         raise BundleError(f"{first} is no bundle (no manifest.json). Give a bundle first, then pictures.{inner}")
     if not rest:
-        raise InputError(f"Give at least one picture: lmedge predict {first} photo.jpg")
+        raise typer.BadParameter(f"give at least one picture: lmedge predict {first} photo.jpg")
     return first, rest
+
+
+def _drawn_files(images: list[Path], folder: Path) -> dict[Path, Path]:
+    """Where each picture is drawn: its own name, numbered where that is taken by another one or is one of the pictures."""
+    taken = {image.resolve() for image in images}
+    files: dict[Path, Path] = {}
+    for image in dict.fromkeys(images):
+        names = (
+            folder / f"{image.stem}{number_}.png" for number_ in ("", *(f"-{count}" for count in range(2, len(images) + 3)))
+        )
+        files[image] = next(name for name in names if name.resolve() not in taken)
+        taken.add(files[image].resolve())
+    return files
 
 
 def _parse_box(text: str, kind: str) -> Any:
@@ -161,14 +183,17 @@ def _parse_box(text: str, kind: str) -> Any:
     try:
         x, y, width, height = (float(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError(f"--box takes x,y,width,height in pixels, e.g. --box 210,120,180,200; got {text!r}.") from error
-    return FaceBox(x, y, x + width, y + height, kind=kind)
+        raise typer.BadParameter(
+            f"expected x,y,width,height in pixels, e.g. --box 210,120,180,200; got {text!r}.", param_hint="'--box'"
+        ) from error
+    try:
+        return FaceBox(x, y, x + width, y + height, kind=kind)
+    except InputError as error:
+        raise InputError(f"--box {text} is x,y,width,height, and both sizes must be above 0. {error}") from error
 
 
-def _print_terms(bundle: Path) -> None:
-    from lmedge.bundle import Bundle
-
-    for source in Bundle.open(bundle).manifest.provenance.get("sources", ()):
+def _print_terms(bundle: Any) -> None:
+    for source in bundle.manifest.provenance.get("sources", ()):
         if "research" in source.get("terms", ""):
             note(f"This bundle was trained on data with terms of use. {source['terms']}")
 

@@ -106,21 +106,16 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
         raise DataError(f"Cannot read the image {path}: {error.strerror or error}.") from error
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(raw, flags) if raw.size else None
-    if image is None or _is_truncated(raw):
+    if image is None or _is_hollow_jpeg(raw):
         raise DataError(
             f"{path} is not a complete image that OpenCV can decode ({raw.size} bytes). Replace or remove the file."
         )
     return np.asarray(image, np.uint8)
 
 
-def _is_truncated(raw: npt.NDArray[np.uint8]) -> bool:
-    """OpenCV fills the lost rest of a cut JPEG or PNG with gray and says nothing; the end marker tells."""
-    head, tail = raw[:8].tobytes(), raw[-4096:].tobytes()
-    if head.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" not in tail
-    if head.startswith(b"\x89PNG"):
-        return b"IEND" not in tail
-    return False
+def _is_hollow_jpeg(raw: npt.NDArray[np.uint8]) -> bool:
+    """A JPEG whose end is zeros, as a broken download leaves it. OpenCV refuses a file that is cut, but shows gray for this."""
+    return raw[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in raw[-4096:].tobytes()
 
 
 def check_labels(points_px: npt.NDArray[np.floating], image_hw: tuple[int, int], origin: str) -> int:

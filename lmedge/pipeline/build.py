@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmedge.bundle import Bundle
+from lmedge.bundle import Bundle, write_atomically
 from lmedge.data.sources import Source, parse_source
-from lmedge.errors import BackendUnavailableError, ConfigError, GateError, LmedgeError, ParityError
+from lmedge.errors import AccuracyError, BackendUnavailableError, ConfigError, LmedgeError, ParityError
 from lmedge.export.pack import VARIANTS, ir_name, onnx_name
 from lmedge.pipeline import steps
+from lmedge.pipeline.commands import portable
 from lmedge.pipeline.config import RunConfig
 from lmedge.pipeline.faces import SYNTHETIC
 from lmedge.pipeline.lock import Lock
@@ -26,10 +27,11 @@ from lmedge.pipeline.stages import (
     run_stages,
     source_inputs,
 )
+from lmedge.pipeline.summary import summary_rows
 from lmedge.runtimes import find_runtime
 from lmedge.schemas import LandmarkSchema, get_schema
 
-_ENGINES = ("onnxruntime", "openvino")
+REPORT = "report.html"
 TENSORRT_REASON = (
     "Engines are built on the GPU that runs them, and this lmedge does not compile for TensorRT yet. "
     "The Q/DQ ONNX is at {onnx}; the bundle is complete otherwise."
@@ -55,7 +57,7 @@ class BuildResult:
     def to_json(self) -> dict[str, Any]:
         return {
             "bundle": str(self.folder / "bundle"),
-            "report": str(self.folder / "report" / "report.html"),
+            "report": str(self.folder / REPORT),
             "stages": [stage.to_json() for stage in self.stages],
             "rows": list(self.rows),
             "failure": None if self.failure is None else str(self.failure),
@@ -102,37 +104,15 @@ def build(
             on_stage(stage)
     if until is not None:
         return BuildResult(context.folder, tuple(done), (), None)
+    _publish_report(context)
     return BuildResult(context.folder, tuple(done), tuple(summary_rows(context)), _failure(context))
 
 
-def summary_rows(context: RunContext) -> list[dict[str, Any]]:
-    """One row per engine and file: precision, size, NME, latency, parity; None where a row was not measured."""
-    evaluations = {(row["artifact"], row["backend"]): row for row in steps.read_json(context.file("evaluate", steps.EVALUATION))}
-    latency = steps.read_json(context.file("bench", steps.LATENCY))["rows"]
-    latencies = {(row["artifact"], row["backend"]): row for row in latency}
-    rows = []
-    files = {artifact.path: artifact for artifact in steps.artifacts(context)}
-    for report in steps.parity_reports(context):
-        artifact = files[report.artifact]
-        paths = [artifact.file, *(artifact.root / name for name, _ in artifact.companions)]
-        key = (report.artifact, report.backend)
-        evaluated, timed = evaluations.get(key), latencies.get(key)
-        rows.append(
-            {
-                "backend": report.backend,
-                "precision": report.precision,
-                "dialect": report.dialect,
-                "artifact": report.artifact,
-                "bytes": sum(path.stat().st_size for path in paths),
-                "nme": evaluated["nme"] if evaluated else None,
-                "p50_ms": timed["p50_ms"] if timed else None,
-                "p99_ms": timed["p99_ms"] if timed else None,
-                "max_px": report.max_px,
-                "p99_px": report.p99_px,
-                "passed": report.passed,
-            }
-        )
-    return rows
+def _publish_report(context: RunContext) -> None:
+    """The page lies where people look for it, beside the bundle; its stage folder keeps the one that the lock knows."""
+    made, shown = context.file("report", REPORT), context.folder / REPORT
+    if not shown.is_file() or context.lock.digest(shown) != context.lock.digest(made):
+        write_atomically(shown, made.read_bytes())
 
 
 def _failure(context: RunContext) -> LmedgeError | None:
@@ -142,7 +122,14 @@ def _failure(context: RunContext) -> LmedgeError | None:
     try:
         require(steps.parity_reports(context))
     except ParityError as error:
-        return GateError(f"Files that failed a gate stay out of the bundle:\n{error}")
+        return ParityError(f"Files that failed a gate stay out of the bundle:\n{error}")
+    limit = context.config.gates.max_nme
+    worst = max(steps.read_json(context.file("evaluate", steps.EVALUATION)), key=lambda row: row["nme"])
+    if not worst["nme"] <= limit:
+        return AccuracyError(
+            f"{worst['artifact']} on {worst['backend']} has a validation NME of {worst['nme']:.2%}, allowed {limit:.2%}. "
+            f"Train longer (--set train.epochs={2 * context.config.train.epochs}) or change gates.max_nme."
+        )
     if "tensorrt" in context.config.targets:
         onnx = context.folder / "bundle" / onnx_name(VARIANTS[2])
         return BackendUnavailableError(TENSORRT_REASON.format(onnx=onnx))
@@ -155,11 +142,10 @@ def _check_targets(config: RunConfig) -> None:
     Raises:
         BackendUnavailableError: a target (other than TensorRT, which is built elsewhere) is not installed.
     """
-    for target in config.targets:
-        if target in _ENGINES:
-            status = find_runtime(target).status()
-            if not status.installed:
-                raise BackendUnavailableError(f"The target {target} cannot be checked here: {status.reason} {status.extra}")
+    for engine in config.engines:
+        status = find_runtime(engine).status()
+        if not status.installed:
+            raise BackendUnavailableError(f"The target {engine} cannot be checked here: {status.reason} {status.extra}")
 
 
 def _parse_sources(texts: Sequence[str], schema: LandmarkSchema | None) -> list[Source]:
@@ -183,7 +169,7 @@ def _find_init(text: str) -> Path | None:
         if candidate.is_file():
             return candidate
     raise ConfigError(
-        f"--init {text}: no checkpoint there. Give a best.pt, a run folder (runs/NAME), or the bundle inside one (runs/NAME/bundle)."
+        f"--init {text}: no checkpoint there. Give a best.pt, a run folder (runs/NAME), or its bundle (runs/NAME/bundle)."
     )
 
 
@@ -197,12 +183,16 @@ def _train_inputs(context: RunContext) -> dict[str, Path]:
 
 
 def _network_inputs(context: RunContext) -> dict[str, Path]:
-    return {**index_input(context), NETWORK: context.file("train", NETWORK), steps.PROGRAM: context.file("train", steps.PROGRAM)}
+    return {
+        **index_input(context),
+        NETWORK: context.file("train", NETWORK),
+        steps.PROGRAM: context.file("train", steps.PROGRAM),
+    }
 
 
 def _engine_files(context: RunContext) -> dict[str, Path]:
     files = {onnx_name(v): steps.onnx_folders(context)[v.precision] / onnx_name(v) for v in VARIANTS}
-    if "openvino" in context.config.targets:
+    if "openvino" in context.config.engines:
         for variant in VARIANTS:
             xml = context.file("compile", ir_name(variant))
             files |= {ir_name(variant): xml, ir_name(variant)[:-4] + ".bin": xml.with_suffix(".bin")}
@@ -245,7 +235,11 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "quantize",
         steps.quantize_network,
-        lambda c: {**index_input(c), NETWORK: c.file("train", NETWORK), onnx_name(VARIANTS[0]): c.file("export", onnx_name(VARIANTS[0]))},
+        lambda c: {
+            **index_input(c),
+            NETWORK: c.file("train", NETWORK),
+            onnx_name(VARIANTS[0]): c.file("export", onnx_name(VARIANTS[0])),
+        },
         lambda c: {"quantize": c.config.quantize},
         ("onnxruntime", "onnx", "numpy", "opencv-python"),
     ),
@@ -253,14 +247,14 @@ STAGES: tuple[Stage, ...] = (
         "compile",
         steps.compile_engines,
         lambda c: {onnx_name(v): steps.onnx_folders(c)[v.precision] / onnx_name(v) for v in VARIANTS},
-        lambda c: {"openvino": "openvino" in c.config.targets},
+        lambda c: {"openvino": "openvino" in c.config.engines},
         ("openvino",),
     ),
     Stage(
         "parity",
         steps.check_parity,
         lambda c: {**_network_inputs(c), **_engine_files(c)},
-        lambda c: {"gates": c.config.gates, "parity": c.config.parity, "targets": sorted(set(c.config.targets) & set(_ENGINES))},
+        lambda c: {"gates": c.config.gates, "parity": c.config.parity, "engines": c.config.engines},
         ("torch", *_ENGINE_TOOLS),
         machine=True,
     ),
@@ -268,7 +262,7 @@ STAGES: tuple[Stage, ...] = (
         "evaluate",
         steps.evaluate_bundle,
         _checked_files,
-        lambda c: {"targets": sorted(set(c.config.targets) & set(_ENGINES))},
+        lambda c: {"engines": c.config.engines},
         _ENGINE_TOOLS,
         machine=True,
     ),
@@ -277,8 +271,13 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "report",
         steps.write_report,
-        lambda c: {**_pack_inputs(c), steps.LATENCY: c.file("bench", steps.LATENCY), steps.PASSES: c.file("export", steps.PASSES)},
-        lambda c: {"name": c.config.name},
+        lambda c: {
+            **_pack_inputs(c),
+            steps.PER_FACE: c.file("evaluate", steps.PER_FACE),
+            steps.LATENCY: c.file("bench", steps.LATENCY),
+            steps.PASSES: c.file("export", steps.PASSES),
+        },
+        lambda c: {"config": portable(c.config)},
         ("Jinja2", "matplotlib"),
     ),
 )

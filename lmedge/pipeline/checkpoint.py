@@ -76,7 +76,9 @@ class Checkpoint:
                 training=document["training"],
             )
         except (KeyError, TypeError) as error:
-            raise DataError(f"{path} is no lmedge checkpoint: {error!r}. Expected a {BEST} that `lmedge train` wrote.") from error
+            raise DataError(
+                f"{path} is no lmedge checkpoint: {error!r}. Expected a {BEST} that `lmedge train` wrote."
+            ) from error
 
 
 def save_tensors(path: Path, document: Mapping[str, Any]) -> None:
@@ -118,7 +120,7 @@ def export_program(checkpoint: Checkpoint, path: Path) -> None:
     """
     deployed = DeployedNetwork(checkpoint.network(), checkpoint.preprocess.mean, checkpoint.preprocess.std).eval()
     # Contiguous weights: a channels-last network would bake its memory format into the graph.
-    deployed = deployed.to(memory_format=torch.contiguous_format)
+    deployed.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # missing in torch's stubs
     size = checkpoint.architecture.input_px
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)  # a batch of 1 would be specialised away
     with quiet():

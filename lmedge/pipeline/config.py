@@ -17,7 +17,8 @@ from lmedge.errors import ConfigError
 from lmedge.runtimes.gates import GateLimits
 from lmedge.toml_file import read_toml
 
-TARGETS = ("onnxruntime", "openvino", "tensorrt")
+HOST_ENGINES = ("onnxruntime", "openvino")
+TARGETS = (*HOST_ENGINES, "tensorrt")
 DEFAULT_SOURCE = "synthetic:2000"
 
 
@@ -41,11 +42,12 @@ class CropOptions:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """`trunk`: a published network; `width`: its multiplier; `activation`: relu, relu6 or hardswish; `head_channels`: kept per position."""
+    """`trunk`: a published network; `width`: its multiplier; `activation`: relu, relu6 or hardswish; `head_channels`: what the
+    head keeps per position."""
 
     trunk: str = "mobilenet_v2"
     width: float = 1.0
-    activation: str = "relu"
+    activation: str = "relu6"
     head_channels: int = 64
 
 
@@ -112,8 +114,15 @@ class RunConfig:
     bench: BenchOptions = field(default_factory=BenchOptions)
     gates: GateLimits = field(default_factory=GateLimits)
 
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that are built and checked on this machine; ONNX Runtime where every target is built elsewhere."""
+        return tuple(sorted(set(self.targets) & set(HOST_ENGINES))) or HOST_ENGINES[:1]
 
-def load_config(file: Path | None = None, settings: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> RunConfig:
+
+def load_config(
+    file: Path | None = None, settings: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
+) -> RunConfig:
     """The configuration of a run.
 
     Args:
@@ -197,7 +206,7 @@ def _check_keys(document: Any, kind: type, prefix: str) -> None:
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ConfigError(f"Unknown setting {prefix}{key}; known here: {', '.join(known)}.{hint}")
         if is_dataclass(hints[key]):
-            _check_keys(value, hints[key], f"{prefix}{key}.")  # type: ignore[arg-type]
+            _check_keys(value, hints[key], f"{prefix}{key}.")
 
 
 def _all_keys(kind: type, prefix: str) -> list[str]:
@@ -206,7 +215,7 @@ def _all_keys(kind: type, prefix: str) -> list[str]:
     for entry in fields(kind):
         keys.append(prefix + entry.name)
         if is_dataclass(hints[entry.name]):
-            keys += _all_keys(hints[entry.name], f"{prefix}{entry.name}.")  # type: ignore[arg-type]
+            keys += _all_keys(hints[entry.name], f"{prefix}{entry.name}.")
     return keys
 
 

@@ -102,7 +102,11 @@ def read_index(folder: Path, sources: Sequence[Source]) -> FaceIndex:
 
 def licences(sources: Sequence[Source]) -> dict[str, str]:
     """Kind of source → the terms of its data."""
-    return {source.kind: KINDS[source.kind].licence or "made by lmedge, no terms" for source in sources}
+    own = {SYNTHETIC: "made by lmedge, no terms"}
+    return {
+        source.kind: KINDS[source.kind].licence or own.get(source.kind, "not known to lmedge: those of whoever made the labels")
+        for source in sources
+    }
 
 
 def _stored_picture(sample: FaceSample, root: Path, number: int) -> Path:
@@ -142,7 +146,7 @@ def _sample(entry: dict[str, Any], schema: LandmarkSchema, roots: dict[str, list
         points_px=points,
         schema=schema,
         photo_key=entry["photo_key"],
-        boxes={kind: FaceBox(*corners, kind=kind) for kind, corners in entry["boxes"].items()},
+        boxes={kind: FaceBox.from_xyxy(corners, kind=kind) for kind, corners in entry["boxes"].items()},
         subset=tuple(entry["subset"]),
         origin=str(path),
     )
@@ -155,12 +159,10 @@ def with_detector_boxes(
     return [replace(s, boxes={**s.boxes, **_best_detection(s, detect, kind)}) for s in samples]
 
 
-def _best_detection(
-    sample: FaceSample, detect: Callable[[Any], np.ndarray[Any, Any]], kind: str
-) -> dict[str, FaceBox]:
+def _best_detection(sample: FaceSample, detect: Callable[[Any], np.ndarray[Any, Any]], kind: str) -> dict[str, FaceBox]:
     from lmedge.runtimes.evaluate import iou
 
-    boxes = [FaceBox(*map(float, row[:4]), score=None, kind=kind) for row in detect(sample.read_image())]
+    boxes = [FaceBox.from_xyxy(row[:4], kind=kind) for row in detect(sample.read_image())]
     own = sample.box()
     best = max(boxes, key=lambda box: iou(box, own), default=None)
     return {kind: best} if best is not None and iou(best, own) > 0.3 else {}

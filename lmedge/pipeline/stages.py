@@ -161,4 +161,3 @@ def source_inputs(context: RunContext) -> dict[str, Path]:
 
 def index_input(context: RunContext) -> dict[str, Path]:
     return {INDEX: context.file("faces", INDEX)}
-

@@ -33,6 +33,8 @@ PARITY, EVALUATION, LATENCY, CALIBRATION, PASSES = (
     "calibration.json",
     "passes.json",
 )
+# Beside the evaluation, so that the manifest stays small.
+PER_FACE = "per_face.json"
 GOLDEN_FILE = "golden.npz"
 EXPORT_CROPS = 32
 GOLDEN_FRAMES = 4
@@ -73,9 +75,7 @@ def train_network(context: RunContext, folder: Path) -> None:
     size = config.crop.input_px
     spec = PreprocessSpec(input_hw=(size, size), crop_scale=config.crop.crop_scale, box_fits=_box_fits(training))
     model = config.model
-    architecture = Architecture(
-        model.trunk, model.width, model.activation, model.head_channels, size, faces.schema.num_points
-    )
+    architecture = Architecture(model.trunk, model.width, model.activation, model.head_channels, size, faces.schema.num_points)
     history = train(
         folder,
         training,
@@ -109,9 +109,7 @@ def quantize_network(context: RunContext, folder: Path) -> None:
     from lmedge.calibration.quantize import quantize_int8
 
     options = context.config.quantize
-    crops = calibration_crops(
-        _faces(context).training, _network(context).preprocess, count=options.images, seed=options.seed
-    )
+    crops = calibration_crops(_faces(context).training, _network(context).preprocess, count=options.images, seed=options.seed)
     record = quantize_int8(
         context.file("export", onnx_name(VARIANTS[0])),
         crops,
@@ -125,7 +123,7 @@ def quantize_network(context: RunContext, folder: Path) -> None:
 
 def compile_engines(context: RunContext, folder: Path) -> None:
     """ONNX → OpenVINO IR, one per variant, where OpenVINO is a target."""
-    if "openvino" not in context.config.targets:
+    if "openvino" not in context.config.engines:
         _write_json(folder / "skipped.json", {"openvino": "not among the targets"})
         return
     from lmedge.export.compile_openvino import compile_ir
@@ -180,16 +178,19 @@ def evaluate_bundle(context: RunContext, folder: Path) -> None:
 
     bundle = candidate(context)
     validation = _faces(context).validation
-    rows = []
+    rows, per_face = [], []
     pairs = _pairs(bundle.manifest.artifacts)
     for done, (artifact, backend) in enumerate(pairs, start=1):
         opened = FaceLandmarker.open(bundle, backend=backend, precision=artifact.precision, dialect=artifact.dialect)
         with opened as landmarker:
-            report, _ = evaluate(landmarker, validation, boxes="landmarks", split="all")
+            report, results = evaluate(landmarker, validation, boxes="landmarks", split="all")
+        errors = [round(result.nme, 6) if np.isfinite(result.nme) else None for result in results]
+        per_face.append({"artifact": artifact.path, "backend": backend, "nme": errors})
         rows.append({**replace(report, split="validation").to_json(), "artifact": artifact.path, "dialect": artifact.dialect})
         if context.progress:
             context.progress(done, len(pairs), "measuring NME")
     _write_json(folder / EVALUATION, rows)
+    write_atomically(folder / PER_FACE, json.dumps(per_face, separators=(",", ":")) + "\n")
 
 
 def measure_latency(context: RunContext, folder: Path) -> None:
@@ -241,8 +242,8 @@ def artifacts(context: RunContext) -> list[Artifact]:
     facts = _network(context)
     return list_artifacts(
         onnx_folders(context),
-        context.folder / "compile" if "openvino" in context.config.targets else None,
-        targets=context.config.targets,
+        context.folder / "compile" if "openvino" in context.config.engines else None,
+        targets=context.config.engines,
         spec=facts.preprocess,
         schema=facts.schema,
         program_sha256=context.lock.digest(context.file("train", PROGRAM)),

@@ -135,14 +135,14 @@ def train(
                 best = "" if math.isinf(best_nme) else f", best NME {best_nme:.2%}"
                 progress(epoch * len(loader) + len(losses), total_steps, f"epoch {epoch + 1}/{options.epochs}{best}")
         value = validation_nme(network, *validation_set, spec, validation)
-        record = EpochRecord(
-            epoch, float(np.mean(losses)), value, float(schedule.get_last_lr()[0]), time.monotonic() - started
-        )
+        record = EpochRecord(epoch, float(np.mean(losses)), value, float(schedule.get_last_lr()[0]), time.monotonic() - started)
         history.append(record)
         if value < best_nme:
             best_nme = value
             weights = network.state_dict()
-            Checkpoint(weights, architecture, schema, spec, {**facts, "epoch": epoch, "validation_nme": value}).save(folder / BEST)
+            Checkpoint(weights, architecture, schema, spec, {**facts, "epoch": epoch, "validation_nme": value}).save(
+                folder / BEST
+            )
         _save_last(folder / LAST, network, optimizer, schedule, history)
     export_program(Checkpoint.load(folder / BEST), folder / PROGRAM)
     return history
@@ -154,7 +154,7 @@ def validation_nme(
 ) -> float:
     """Mean NME over faces that have a normaliser; crops are square, so fractions give the same ratio as pixels."""
     deployed = DeployedNetwork(network, spec.mean, spec.std).eval()
-    answers = torch.cat([deployed(batch) for batch in crops.split(_VALIDATION_BATCH)])
+    answers = torch.cat([deployed(batch) for batch in torch.split(crops, _VALIDATION_BATCH)])
     network.train()
     return float(np.nanmean(nme(answers.numpy(), true_fractions.numpy(), samples[0].schema)))
 

@@ -160,20 +160,36 @@ def assert_parity(
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     planned, _ = plan_checks(opened, backends, precisions)
     opened.verify_digests()
-    program = None if run is None else _program_of(Path(run), opened)
-    check_lineage(opened, None if program is None else program.sha256)
-    if crops is None:
-        crops, true_fractions = Golden.from_file(opened.golden_file()).crops, None
-    reference = None if program is None else _answer_of(program, _checked_crops(crops))
+    check_lineage(opened, None if run is None else _program_of(Path(run), opened).sha256)
+    reference = None if run is None else reference_answers(opened, run, crops)
+    labels = None if crops is None else true_fractions
     reports = []
     for check in planned:
         with find_runtime(check.backend).open(check.artifact, threads=threads) as runtime:
             reports.append(check_golden(FaceLandmarker(opened, runtime), limits))
             if reference is not None:
                 schema = opened.manifest.schema
-                reports.append(compare(runtime, crops, reference, schema=schema, limits=limits, true_fractions=true_fractions))
+                reports.append(compare(runtime, *reference, schema=schema, limits=limits, true_fractions=labels))
     require(reports)
     return reports
+
+
+def reference_answers(
+    bundle: Bundle, run: str | Path, crops: npt.NDArray[np.uint8] | None = None
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Crops, and what the PyTorch program of a run folder answers to them: the first two arrays that `compare` takes.
+
+    Args:
+        crops: uint8 (N, h, w, 3) BGR; without them, the golden ones of the bundle.
+
+    Raises:
+        InputError: the folder does not hold one exported program.
+        BackendUnavailableError: torch is not installed.
+    """
+    checked = Golden.from_file(bundle.golden_file()).crops if crops is None else _checked_crops(crops)
+    # The adapter lives above this layer and is found by its name.
+    with find_runtime("torch").open(_program_of(Path(run), bundle), batch=None) as program:
+        return checked, answer(program, checked)
 
 
 def require(reports: Sequence[ParityReport]) -> None:
@@ -203,12 +219,6 @@ def _program_of(run: Path, bundle: Bundle) -> Artifact:
         )
     inputs, outputs = network_specs(bundle.manifest.preprocess, bundle.manifest.schema)
     return Artifact.of_file(files[0], run, format="torch", precision="fp32", inputs=inputs, outputs=outputs)
-
-
-def _answer_of(program: Artifact, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    # The adapter lives above this layer and is found by its name.
-    with find_runtime("torch").open(program, batch=None) as reference:
-        return answer(reference, crops)
 
 
 def _checked_crops(crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

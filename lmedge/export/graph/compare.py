@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,6 +45,23 @@ class PassRecord:
         return asdict(self)
 
 
+def import_onnxruntime() -> Any:
+    """The onnxruntime module, imported so that it reports nothing to its makers.
+
+    Official builds for Linux send usage events to Microsoft since 1.29 and keep an identifier below ``~/.cache/Microsoft``. Only
+    this variable, set before the first import, stops all of it; `disable_telemetry_events` comes too late (its Privacy.md).
+
+    Raises:
+        BackendUnavailableError: ONNX Runtime is not installed.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailableError("Working on graphs needs ONNX Runtime: pip install 'lmedge[onnxruntime]'") from error
+    return onnxruntime
+
+
 def check_crops(crops_uint8: npt.NDArray[np.uint8]) -> None:
     """Refuses anything but a batch of crops.
 
@@ -75,10 +93,7 @@ def run_onnx(model: onnx.ModelProto | Path, crops_uint8: npt.NDArray[np.uint8]) 
         BackendUnavailableError: ONNX Runtime is not installed.
         ExportError: it does not load or run the model.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendUnavailableError("Checking a graph needs ONNX Runtime: pip install 'lmedge[onnxruntime]'") from error
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     source = str(model) if isinstance(model, Path) else model.SerializeToString()

@@ -56,7 +56,7 @@ def inspect_onnx(file: Path) -> OnnxSummary:
         ExportError: missing, or not an ONNX file.
     """
     try:
-        model = onnx.load(file)
+        model = onnx.load(file, format="protobuf")  # else the suffix decides
     except (OSError, DecodeError) as error:
         raise ExportError(f"{file} cannot be read as an ONNX file: {error}") from error
     if not model.graph.node:

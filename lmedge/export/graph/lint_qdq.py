@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -25,6 +26,11 @@ _FOREIGN = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "Dyn
 def lint_qdq(model: onnx.ModelProto) -> list[str]:
     """What keeps a graph from being portable; empty when nothing does."""
     return [message for rule in _RULES for message in rule(_Graph(model.graph))]
+
+
+def lint_file(file: Path) -> list[str]:
+    """`lint_qdq` of an ONNX file."""
+    return lint_qdq(onnx.load(file, format="protobuf"))
 
 
 class _Graph:

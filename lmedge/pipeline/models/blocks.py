@@ -47,4 +47,5 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x) if self.shortcut else self.layers(x)
+        residual: Tensor = self.layers(x)
+        return x + residual if self.shortcut else residual

@@ -25,7 +25,7 @@ class FlattenHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Features (N, C, h, w) → fractions of the crop (N, K, 2)."""
         flat = self.squeeze(features).flatten(1)
-        return self.linear(flat).unflatten(1, (self.num_points, 2))
+        return torch.unflatten(self.linear(flat), 1, (self.num_points, 2))
 
     @torch.no_grad()
     def start_at(self, mean_fractions: Tensor) -> None:

@@ -1,0 +1,171 @@
+"""What the numbers of a build say, in words: the verdict, what was not verified, what is fastest; and how numbers are written.
+
+Rows are those of `lmedge.pipeline.summary`, with `engine_precision`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lmedge.reports import ParityReport
+
+# A p99 this many times the p50 tells of other work on the machine, not of the engine.
+_BUSY_RATIO = 3.0
+
+# How OpenVINO and ONNX Runtime call them.
+_FLOATS = {"f32": "fp32", "f16": "fp16"}
+
+ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT"}
+GATES = {
+    "max_px": "largest distance of a point",
+    "p99_px": "distance of the worst point, 99th percentile",
+    "shift_x_px": "mean shift in x",
+    "shift_y_px": "mean shift in y",
+    "nme_loss": "NME added on labelled faces",
+}
+
+Row = dict[str, Any]
+
+
+def verdict(targets: Sequence[str], rows: Sequence[Row], parity: Sequence[ParityReport]) -> dict[str, Any]:
+    """What passed, what failed, and what nobody looked at: three lists, never one read as another."""
+    gates = [gate for report in parity for gate in report.gates]
+    failed = [
+        f"{ENGINES.get(report.backend, report.backend)} {report.precision} ({report.artifact}): "
+        f"{GATES.get(gate.gate, gate.gate)} is {gate_value(gate.value, gate.unit)}, "
+        f"allowed {gate_value(gate.limit, gate.unit)}"
+        for report in parity
+        for gate in report.gates
+        if not gate.passed
+    ]
+    failed += [
+        f"{report.backend} {report.precision} ({report.artifact}): no gate was checked" for report in parity if not report.gates
+    ]
+    checked = {report.backend for report in parity}
+    missing = [ENGINES.get(target, target) for target in targets if target not in checked]
+    unverified = [
+        f"{name}: engines are built on the GPU that runs them; none was compiled or compared here." for name in missing
+    ]
+    untimed = [f"{name_of(row)} ({row['artifact']})" for row in rows if row["passed"] and row["p50_ms"] is None]
+    if untimed:
+        unverified.append(f"Latency of {', '.join(untimed)}: the engine takes another file for this precision on this machine.")
+    unverified.append(
+        "Other machines: the golden self-test runs on each device with lmedge verify, and latency with lmedge bench."
+    )
+    unverified.append(
+        "Faces from a detector: NME here uses boxes from the labels. For a detector's: lmedge evaluate --boxes detector."
+    )
+    held = sum(gate.passed for gate in gates)
+    if failed:
+        state, title = "failed", f"Failed: {len(gates) - held} of {len(gates)} gates do not hold"
+    elif not parity:
+        state, title = "partial", "Not verified: no engine was compared with PyTorch"
+    elif missing:
+        state, title = "partial", f"Passed as far as checked: {held} gates hold, {', '.join(missing)} was not verified"
+    else:
+        state, title = "passed", f"Passed: all {held} gates hold"
+    outcomes = [
+        (ENGINES.get(t, t), "not verified" if t not in checked else "failed" if _fails(parity, t) else "passed")
+        for t in targets
+    ]
+    return {"state": state, "title": title, "failed": failed, "unverified": unverified, "targets": outcomes}
+
+
+def _fails(parity: Sequence[ParityReport], backend: str) -> bool:
+    return any(report.backend == backend and not report.passed for report in parity)
+
+
+def gate_value(value: float, unit: str) -> str:
+    """A gate's value with its unit; errors in points of %."""
+    if not math.isfinite(value):
+        return "no number"
+    return (
+        f"{px(value)} px"
+        if unit == "px"
+        else f"{points(value)} points"
+        if unit == "of the normaliser"
+        else f"{value:.4g} {unit}"
+    )
+
+
+def mark_fastest(rows: Sequence[Row]) -> list[Row]:
+    best = {id(fastest([row for row in rows if row["backend"] == backend])) for backend in {row["backend"] for row in rows}}
+    return [{**row, "fastest": id(row) in best} for row in rows]
+
+
+def fastest(rows: Sequence[Row]) -> Row | None:
+    """Of those that passed: the fastest timed one, else the first that was evaluated."""
+    usable = [row for row in rows if row["passed"] and row["nme"] is not None]
+    return min(usable, key=lambda row: math.inf if row["p50_ms"] is None else row["p50_ms"], default=None)
+
+
+def fastest_per_precision(rows: Sequence[Row]) -> list[Row]:
+    found = [fastest([row for row in rows if row["precision"] == precision]) for precision in ("fp32", "fp16", "int8")]
+    return [row for row in found if row is not None]
+
+
+def speed_notes(rows: Sequence[Row]) -> list[str]:
+    """What the table says about speed, in sentences; above all where int8 does not pay."""
+    notes = []
+    timed = [row for row in rows if row["passed"] and row["p50_ms"] is not None]
+    for backend in dict.fromkeys(row["backend"] for row in timed):
+        own = sorted((row for row in timed if row["backend"] == backend), key=lambda row: row["p50_ms"])
+        int8 = next((row for row in own if row["precision"] == "int8"), None)
+        text = f"{ENGINES.get(backend, backend)}: {own[0]['precision']} is fastest with {ms(own[0]['p50_ms'])} ms."
+        if int8 is not None and int8 is not own[0]:
+            ratio = int8["p50_ms"] / own[0]["p50_ms"]
+            text += f" int8 is not: it takes {ratio:.2f} times as long on this machine."
+        for row in own:
+            used = _FLOATS.get(row["engine_precision"] or "", row["engine_precision"])
+            if used and used != row["precision"]:
+                text += f" {row['precision']} is computed in {used} there: its file is smaller, the arithmetic is not."
+        notes.append(text)
+    busy = [row for row in timed if row["p99_ms"] > _BUSY_RATIO * row["p50_ms"]]
+    if busy:
+        notes.append(
+            f"In {len(busy)} of {len(timed)} rows p99 is more than {_BUSY_RATIO:.0f} times p50: other work ran on the machine. "
+            "Measure again when it is idle: lmedge bench."
+        )
+    return notes
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    return _number(value, lambda v: f"{100 * v:.{digits}f} %")
+
+
+def points(value: float | None) -> str:
+    """A difference of two errors, in points of %, with its sign."""
+    return _number(value, lambda v: f"{100 * v + 0.0:+.3f}".replace("-0.000", "+0.000").replace("-", "−"))
+
+
+def px(value: float | None) -> str:
+    return _number(value, lambda v: "< 0.0001" if 0 < v < 1e-4 else f"{v:.4f}" if v < 1 else f"{v:.2f}")
+
+
+def ms(value: float | None) -> str:
+    return _number(value, lambda v: f"{v:.2f}")
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"
+
+
+def thousands(count: int) -> str:
+    return f"{count:,}".replace(",", " ")
+
+
+def _number(value: float | None, write: Callable[[float], str]) -> str:
+    if value is None:
+        return "–"
+    return write(value) if math.isfinite(value) else "no number"
+
+
+def key_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["artifact"], row["backend"]
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    dialect = f" ({row['dialect']})" if row["dialect"] else ""
+    return f"{ENGINES.get(row['backend'], row['backend'])} {row['precision']}{dialect}"

@@ -1,0 +1,41 @@
+"""What a build found, one row per engine and file: the table that the command line, `--json` and the report share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmedge.pipeline import steps
+from lmedge.pipeline.stages import RunContext
+
+
+def summary_rows(context: RunContext) -> list[dict[str, Any]]:
+    """One row per engine and file: precision, size, NME, latency, parity; None where a row was not measured."""
+    evaluations = {
+        (row["artifact"], row["backend"]): row for row in steps.read_json(context.file("evaluate", steps.EVALUATION))
+    }
+    latency = steps.read_json(context.file("bench", steps.LATENCY))["rows"]
+    latencies = {(row["artifact"], row["backend"]): row for row in latency}
+    rows = []
+    files = {artifact.path: artifact for artifact in steps.artifacts(context)}
+    for report in steps.parity_reports(context):
+        artifact = files[report.artifact]
+        paths = [artifact.file, *(artifact.root / name for name, _ in artifact.companions)]
+        key = (report.artifact, report.backend)
+        evaluated, timed = evaluations.get(key), latencies.get(key)
+        rows.append(
+            {
+                "backend": report.backend,
+                "precision": report.precision,
+                "dialect": report.dialect,
+                "artifact": report.artifact,
+                "bytes": sum(path.stat().st_size for path in paths),
+                "nme": evaluated["nme"] if evaluated else None,
+                "p50_ms": timed["p50_ms"] if timed else None,
+                "p99_ms": timed["p99_ms"] if timed else None,
+                "max_px": report.max_px,
+                "p99_px": report.p99_px,
+                "nme_loss": report.nme_loss,
+                "passed": report.passed,
+            }
+        )
+    return rows

@@ -1,0 +1,92 @@
+"""A finished run of the tiny network, written by hand: every stage folder that a report reads, without training anything."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from lmedge.data.sources import parse_source
+from lmedge.export.pack import VARIANTS, onnx_name
+from lmedge.pipeline import steps
+from lmedge.pipeline.config import DataOptions, RunConfig
+from lmedge.pipeline.lock import Lock
+from lmedge.pipeline.network import NetworkFacts
+from lmedge.pipeline.stages import RunContext
+from lmedge.reports import CalibrationRecord, GateResult, LatencyReport, ParityReport
+from tests.bundles import SCHEMA, SPEC, tiny_onnx
+
+FACES = 300  # 29 of them validate: enough for two contact sheets
+MACHINE = {"cpu": "Test CPU", "arch": "x86_64", "cores": 4, "cores_usable": 2, "os": "Linux", "python": "3.11", "versions": {}}
+P50_MS = {"fp32": 2.0, "fp16": 2.2, "int8": 1.0}
+HISTORY = ({"epoch": 0, "loss": 9.0, "validation_nme": 0.4}, {"epoch": 1, "loss": 5.0, "validation_nme": 0.3})
+
+
+def finished_run(folder: Path) -> RunContext:
+    """A run for ONNX Runtime up to the bench stage; needs the packages onnx and onnxruntime."""
+    config = RunConfig(name="tiny", data=DataOptions(sources=(f"synthetic:{FACES}",)))
+    context = RunContext(folder, config, [parse_source(f"synthetic:{FACES}", SCHEMA)], Lock(folder))
+    for stage in ("faces", "train", "export", "quantize", "parity", "evaluate", "bench"):
+        (folder / stage).mkdir(parents=True)
+    steps.index_faces(context, folder / "faces")
+    _write_network(folder / "train")
+    network = tiny_onnx(folder / "source")
+    for variant in VARIANTS:
+        shutil.copyfile(network, folder / ("quantize" if variant.precision == "int8" else "export") / onnx_name(variant))
+    _write(folder / "export" / steps.PASSES, [{"name": "simplify", "max_px": 2e-5, "crops": 34, "nodes": 9}])
+    calibration = CalibrationRecord(60, "min-max", 0, "ab" * 32, ("synthetic",), ("head",), tool_versions={"onnx": "1"})
+    _write(folder / "quantize" / steps.CALIBRATION, calibration.to_json())
+    write_parity(context, [passing(variant.precision, variant.dialect) for variant in VARIANTS])
+    for stage in ("faces", "train", "export", "quantize", "compile", "parity"):
+        files = [path for path in (folder / stage).rglob("*") if path.is_file()]
+        context.lock.record(stage, {"tool onnx": "1.2.3", "option x": "1"}, files)
+    steps.evaluate_bundle(context, folder / "evaluate")
+    write_latency(context, P50_MS)
+    return context
+
+
+def passing(precision: str, dialect: str = "", backend: str = "onnxruntime") -> ParityReport:
+    """A report whose only gate holds."""
+    return with_gate(precision, GateResult("max_px", 0.004, 0.01, "px"), dialect, backend)
+
+
+def with_gate(precision: str, gate: GateResult, dialect: str = "", backend: str = "onnxruntime") -> ParityReport:
+    artifact = onnx_name(next(v for v in VARIANTS if (v.precision, v.dialect) == (precision, dialect)))
+    return ParityReport(backend, precision, dialect, artifact, "pytorch", 60, 0.004, 0.004, 0.001, 0.0, 0.0, 2e-4, (gate,))
+
+
+def write_parity(context: RunContext, reports: Sequence[ParityReport]) -> None:
+    _write(context.file("parity", steps.PARITY), [report.to_json() for report in reports])
+
+
+def write_latency(context: RunContext, p50_ms: dict[str, float]) -> None:
+    """As on a machine that takes the x86 file for int8."""
+    files = {variant.precision: onnx_name(variant) for variant in VARIANTS}
+    rows = [
+        LatencyReport("onnxruntime", name, 1, 1, p50, p50 * 1.1, p50 * 1.2, 300, p50 / 2, p50 / 2, p50, files[name])
+        for name, p50 in p50_ms.items()
+    ]
+    _write(context.file("bench", steps.LATENCY), {"machine": MACHINE, "rows": [row.to_json() for row in rows]})
+
+
+def _write_network(folder: Path) -> None:
+    config = RunConfig()
+    training = {
+        "options": asdict(config.train),
+        "augment": asdict(config.augment),
+        "parameters": 277800,
+        "macs": 8249872,
+        "photo_keys": ["a"],
+        "faces": {"training": 271, "validation": 29},
+        "epoch": 1,
+        "validation_nme": 0.3,
+    }
+    NetworkFacts(SCHEMA, SPEC, {"trunk": "tiny", "width": 1.0}, training, HISTORY).write(folder)
+    for name in (steps.PROGRAM, steps.BEST):
+        (folder / name).write_bytes(name.encode())
+
+
+def _write(file: Path, document: object) -> None:
+    file.write_text(json.dumps(document), encoding="utf-8")

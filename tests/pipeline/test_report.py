@@ -1,0 +1,218 @@
+"""The build report: it says what passed, failed and was not looked at, and it is one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lmedge.pipeline import steps
+from lmedge.pipeline.findings import points, px
+from lmedge.pipeline.lock import Lock
+from lmedge.pipeline.report import PICTURED, render_report
+from lmedge.pipeline.stages import RunContext
+from lmedge.reports import GateResult
+from tests.pipeline import runs
+from tests.requirements import require
+
+require("onnx", "onnxruntime", "jinja2", "matplotlib", "pydantic")
+
+VOID = {"meta", "img", "br", "link"}
+MAX_BYTES = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunContext:
+    return runs.finished_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def page(finished: RunContext) -> str:
+    return render_report(finished)
+
+
+@pytest.fixture
+def copied(finished: RunContext, tmp_path: Path) -> Callable[[], RunContext]:
+    """The finished run in a folder of its own, to change."""
+
+    def copy() -> RunContext:
+        folder = tmp_path / "copy"
+        shutil.copytree(finished.folder, folder)
+        return replace(finished, folder=folder, lock=Lock(folder, dict(finished.lock.records)))
+
+    return copy
+
+
+def text_of(page: str) -> str:
+    """What a reader sees, in one line."""
+    body = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
+
+
+def test_a_run_whose_gates_hold_has_passed(page: str) -> None:
+    assert "Passed: all 4 gates hold" in text_of(page)
+    assert "FAILED" not in page
+
+
+def test_a_failed_gate_is_the_headline_and_is_named_with_its_value_and_limit(copied: Callable[[], RunContext]) -> None:
+    run = copied()
+    broken = runs.with_gate("int8", GateResult("p99_px", 2.31, 1.5, "px"), "x86")
+    runs.write_parity(run, [runs.passing("fp32"), runs.passing("fp16"), runs.passing("int8"), broken])
+    text = text_of(render_report(run))
+    assert "Failed: 1 of 4 gates do not hold" in text
+    assert "model.int8-x86.onnx): distance of the worst point, 99th percentile is 2.31 px, allowed 1.50 px" in text
+    assert "Passed:" not in text
+    assert text.count("✗ FAILED") == 2  # in the table of engines and in that of gates
+
+
+def test_a_measurement_that_is_no_number_has_failed(copied: Callable[[], RunContext]) -> None:
+    run = copied()
+    runs.write_parity(run, [runs.with_gate("fp32", GateResult("max_px", float("nan"), 0.01, "px"))])
+    text = text_of(render_report(run))
+    assert "Failed: 1 of 1 gates do not hold" in text
+    assert "is no number, allowed 0.0100 px" in text
+
+
+def test_a_file_without_gates_has_not_passed(copied: Callable[[], RunContext]) -> None:
+    run = copied()
+    runs.write_parity(run, [runs.passing("fp32"), replace(runs.passing("fp16"), gates=())])
+    text = text_of(render_report(run))
+    assert "fp16 (model.fp16.onnx): no gate was checked" in text
+    assert "Passed:" not in text
+
+
+def test_a_target_that_was_not_compared_is_not_verified(copied: Callable[[], RunContext]) -> None:
+    run = copied()
+    text = text_of(render_report(replace(run, config=replace(run.config, targets=("onnxruntime", "tensorrt")))))
+    assert "Passed as far as checked: 4 gates hold, TensorRT was not verified" in text
+    assert "TensorRT not verified" in text
+
+
+def test_a_run_for_no_engine_of_this_machine_says_that_nothing_was_compared(copied: Callable[[], RunContext]) -> None:
+    run = copied()
+    run = replace(run, config=replace(run.config, targets=("tensorrt",)))
+    runs.write_parity(run, [])
+    runs.write_latency(run, {})
+    for name in (steps.EVALUATION, steps.PER_FACE):
+        run.file("evaluate", name).write_text("[]", encoding="utf-8")
+    page = render_report(run)
+    assert "Not verified: no engine was compared with PyTorch" in text_of(page)
+    assert "<img" not in page
+
+
+@pytest.mark.parametrize(
+    ("int8_ms", "expected"),
+    [(1.0, "ONNX Runtime: int8 is fastest with 1.00 ms."), (3.0, "int8 is not: it takes 1.50 times as long on this machine.")],
+)
+def test_it_says_which_precision_is_fastest_above_all_where_int8_is_not(
+    copied: Callable[[], RunContext], int8_ms: float, expected: str
+) -> None:
+    run = copied()
+    runs.write_latency(run, {**runs.P50_MS, "int8": int8_ms})
+    text = text_of(render_report(run))
+    assert expected in text
+    assert ("int8 is not:" in text) == (int8_ms > 2)
+
+
+def test_a_file_that_another_replaces_on_this_machine_is_listed_as_untimed(page: str) -> None:
+    assert "Latency of ONNX Runtime int8 (model.int8.onnx): the engine takes another file" in text_of(page)
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    assert not re.search(r"https?://|<script|<link|@import|<iframe", page)
+    assert all(source.startswith("data:image/jpeg;base64,") for source in re.findall(r'src="([^"]*)"', page))
+    assert all(target.startswith("#") for target in re.findall(r'href="([^"]*)"', page))
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page))
+
+
+def test_the_page_is_well_formed_and_every_reference_leads_somewhere(page: str) -> None:
+    parser = Tags()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    assert len(parser.ids) == len(set(parser.ids))
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', page)) <= set(parser.ids)
+
+
+def test_the_page_tells_nothing_of_the_machine_s_folders(finished: RunContext) -> None:
+    home = finished.folder.parent / "home of somebody"
+    data = replace(finished.config.data, sources=(f"csv:{home}/faces.csv",), detector=str(home / "yunet.onnx"))
+    config = replace(finished.config, init=str(home / "best.pt"), data=data)
+    page = render_report(replace(finished, config=config))
+    assert str(finished.folder) not in page
+    assert str(home) not in page
+    assert "csv:PATH/faces.csv" in page
+
+
+def test_names_are_text_and_never_markup(finished: RunContext) -> None:
+    page = render_report(replace(finished, config=replace(finished.config, name="<b>&amp")))
+    assert "<h1>&lt;b&gt;&amp;amp</h1>" in page
+
+
+def test_the_same_run_gives_the_same_page_wherever_it_lies(page: str, copied: Callable[[], RunContext]) -> None:
+    assert render_report(copied()) == page
+
+
+def test_pictures_show_the_worst_faces_and_a_spread_of_the_others(page: str) -> None:
+    text = text_of(page)
+    assert f"The {PICTURED} worst of 29 faces" in text
+    assert f"{PICTURED} of the other 17, from the best to the worst of them" in text
+    sheets = [base64.b64decode(data) for data in re.findall(r"data:image/jpeg;base64,([^\"]+)", page)]
+    pictures = [cv2.imdecode(np.frombuffer(sheet, np.uint8), cv2.IMREAD_COLOR) for sheet in sheets]
+    assert len(pictures) == 2
+    for picture in pictures:
+        blue, green, red = (picture[..., channel].astype(int) for channel in range(3))
+        assert ((red > 180) & (green < 110) & (blue < 110)).any()  # labels
+        assert ((green > 170) & (red < 130) & (blue < 130)).any()  # predictions
+    assert len(page.encode()) < MAX_BYTES
+
+
+def test_errors_per_face_lie_beside_the_evaluation_and_agree_with_it(finished: RunContext) -> None:
+    reports = json.loads(finished.file("evaluate", steps.EVALUATION).read_text())
+    per_face = json.loads(finished.file("evaluate", steps.PER_FACE).read_text())
+    assert [(row["artifact"], row["backend"]) for row in per_face] == [(row["artifact"], row["backend"]) for row in reports]
+    for report, row in zip(reports, per_face, strict=True):
+        assert len(row["nme"]) == report["count"] == 29
+        assert np.mean(row["nme"]) == pytest.approx(report["nme"], abs=1e-6)
+        assert not any(isinstance(value, list) and len(value) > 2 for value in report.values())  # it goes into the manifest
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.0015, "+0.150"), (-0.0015, "−0.150"), (-1e-9, "+0.000"), (0.0, "+0.000"), (None, "–"), (float("nan"), "no number")],
+)
+def test_a_difference_of_errors_is_written_in_points_with_its_sign(value: float | None, written: str) -> None:
+    assert points(value) == written
+
+
+@pytest.mark.parametrize(
+    ("value", "written"), [(0.0, "0.0000"), (2e-5, "< 0.0001"), (0.25, "0.2500"), (1.5, "1.50"), (float("inf"), "no number")]
+)
+def test_a_distance_is_written_so_that_small_is_not_read_as_none(value: float, written: str) -> None:
+    assert px(value) == written
+
+
+class Tags(HTMLParser):
+    """Open tags and all ids of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
