@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lmedge import bundle as bundle_module
+from lmedge.bundle import files as bundle_files
 from lmedge.bundle import Artifact, Bundle, TensorSpec, add_artifacts, file_digest, machine_arch, write_bundle
 from lmedge.errors import BundleError, DigestMismatchError
 from tests.manifests import FILES, GOLDEN, INPUTS, OUTPUTS, artifact_of, manifest_of
@@ -94,7 +94,7 @@ class TestChangedBytes:
         (tmp_path / "large").write_bytes(content)
         assert file_digest(tmp_path / "large") == hashlib.sha256(content).hexdigest()
         with (tmp_path / "large").open("rb") as stream:  # the way of Python 3.10
-            assert bundle_module._digest_310(stream) == hashlib.sha256(content).hexdigest()
+            assert bundle_files._digest_310(stream) == hashlib.sha256(content).hexdigest()
 
 
 class TestSelect:

@@ -26,7 +26,7 @@ from lmedge.preprocess import (
 Image = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
 
-SPEC = PreprocessSpec()
+SPEC = PreprocessSpec(border_value=0)
 # The drawn image, the warp and, where a crop is reduced, the averaging each round to whole levels.
 ROUNDING = 0.5
 

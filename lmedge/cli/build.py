@@ -131,7 +131,7 @@ def _context_of(run: Path, target: list[str] | None, settings: list[str] | None)
     import json
 
     from lmedge.pipeline.build import make_context
-    from lmedge.pipeline.config import load_config, merge_documents
+    from lmedge.pipeline.config import apply_settings, config_from, merge_documents
 
     file = run / CONFIG_COPY
     if not file.is_file():
@@ -139,7 +139,7 @@ def _context_of(run: Path, target: list[str] | None, settings: list[str] | None)
     document = json.loads(file.read_text(encoding="utf-8"))
     if target:
         document = merge_documents(document, {"targets": list(dict.fromkeys(target))})
-    return make_context(load_config(None, settings or (), document), run)
+    return make_context(config_from(apply_settings(document, settings or ())), run)
 
 
 def _require_build_extra() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lmedge.bundle import Bundle, write_atomically
 from lmedge.data.sources import Source, parse_source
-from lmedge.errors import AccuracyError, BackendUnavailableError, ConfigError, LmedgeError, ParityError
+from lmedge.errors import AccuracyError, BackendUnavailableError, ConfigError, LmedgeError, ParityError, SchemaError
 from lmedge.export.pack import VARIANTS, ir_name, onnx_name
 from lmedge.pipeline import steps
 from lmedge.pipeline.commands import portable
@@ -159,6 +159,10 @@ def _parse_sources(texts: Sequence[str], schema: LandmarkSchema | None) -> list[
 def _check_sources(sources: Sequence[Source]) -> None:
     if len({(source.kind, str(Path(source.path))) for source in sources}) < len(sources):
         raise ConfigError(f"A source is given twice: {', '.join(map(str, sources))}. Give each once.")
+    schemas = {source.schema.name: source for source in sources}
+    if len(schemas) > 1:
+        names = ", ".join(f"{source} has {name}" for name, source in schemas.items())
+        raise SchemaError(f"Faces that train one network need one schema; {names}. Build one bundle for each.")
 
 
 def _find_init(text: str) -> Path | None:
@@ -267,7 +271,13 @@ STAGES: tuple[Stage, ...] = (
         machine=True,
     ),
     Stage("bench", steps.measure_latency, _checked_files, lambda c: {"bench": c.config.bench}, _ENGINE_TOOLS, machine=True),
-    Stage("bundle", steps.pack_bundle, _pack_inputs, lambda c: {"name": c.config.name}),
+    Stage(
+        "bundle",
+        steps.pack_bundle,
+        _pack_inputs,
+        # The manifest names the tools that made its files, also where another version made the same bytes.
+        lambda c: {"name": c.config.name, "made by": steps.tool_versions(c)},
+    ),
     Stage(
         "report",
         steps.write_report,

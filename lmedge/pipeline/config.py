@@ -6,9 +6,10 @@ An unknown key is a `ConfigError` that names the nearest known one. Sections map
 from __future__ import annotations
 
 import difflib
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -20,6 +21,8 @@ from lmedge.toml_file import read_toml
 HOST_ENGINES = ("onnxruntime", "openvino")
 TARGETS = (*HOST_ENGINES, "tensorrt")
 DEFAULT_SOURCE = "synthetic:2000"
+# Of the augmentation: probabilities, and factors that must not turn a picture into its negative.
+_PARTS = ("flip", "gray", "contrast", "color")
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,7 @@ def load_config(
         ConfigError: a file that cannot be read, an unknown key, a value of the wrong kind or out of range.
     """
     document = read_toml(file, ConfigError) if file else {}
-    for setting in settings:
-        _merge(document, _parse_setting(setting))
-    _merge(document, dict(overrides or {}))
-    return config_from(document)
+    return config_from(merge_documents(apply_settings(document, settings), overrides or {}))
 
 
 def config_from(document: Mapping[str, Any]) -> RunConfig:
@@ -150,13 +150,28 @@ def config_from(document: Mapping[str, Any]) -> RunConfig:
     from pydantic import TypeAdapter, ValidationError  # 0.1 s, and only builds need it
 
     try:
-        config = TypeAdapter(RunConfig).validate_python(document)
+        # Strict, so that "20" and true are no numbers; as JSON, since strict Python values would have to be tuples.
+        config = TypeAdapter(RunConfig).validate_json(json.dumps(document, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":  # a limit's own message
+            raise ConfigError(str(first["ctx"]["error"])) from error
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{where}: {first['msg']}; got {first['input']!r}.") from error
     _check_ranges(config)
     return config
+
+
+def apply_settings(document: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Nested settings with "a.b=value" texts on top.
+
+    Raises:
+        ConfigError: a text of another form.
+    """
+    changed = merge_documents({}, document)
+    for setting in settings:
+        _merge(changed, _parse_setting(setting))
+    return changed
 
 
 def merge_documents(document: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,11 +249,18 @@ def _check_ranges(config: RunConfig) -> None:
         "bench.iterations": (config.bench.iterations, 1),
         "bench.threads": (config.bench.threads, 1),
         "train.threads": (config.train.threads, 0),
+        "train.seed": (config.train.seed, 0),
     }
     for name, (value, lowest) in at_least.items():
         if value < lowest:
             raise ConfigError(f"{name} must be at least {lowest}; got {value}.")
     if not (math.isfinite(config.train.learning_rate) and config.train.learning_rate > 0):
         raise ConfigError(f"train.learning_rate must be above 0; got {config.train.learning_rate}.")
+    at_most = {f"augment.{name}": (value, 1.0 if name in _PARTS else math.inf) for name, value in asdict(config.augment).items()}
+    at_most |= {f"train.{name}": (getattr(config.train, name), math.inf) for name in ("weight_decay", "warmup_epochs")}
+    for name, (value, highest) in at_most.items():
+        if not (math.isfinite(value) and 0 <= value <= highest):
+            wish = "at least 0" if math.isinf(highest) else f"between 0 and {highest:g}"
+            raise ConfigError(f"{name} must be {wish}; got {value}.")
     if not config.name or set(config.name) & set("/\\") or config.name.startswith("."):
         raise ConfigError(f"name must be usable as a folder name; got {config.name!r}.")

@@ -26,11 +26,12 @@ from lmedge.pipeline.charts import ced_svg, training_svg
 from lmedge.pipeline.commands import PLACE, build_command, verify_command
 from lmedge.pipeline.faces import FaceIndex, licences, read_index
 from lmedge.pipeline.findings import (
-    ENGINES,
     GATES,
     Row,
+    engine_name,
     fastest,
     fastest_per_precision,
+    gate_value,
     key_of,
     mark_fastest,
     megabytes,
@@ -100,10 +101,8 @@ def render_report(context: RunContext) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {
-        "percent": percent, "points": points, "px": px, "ms": ms, "megabytes": megabytes, "thousands": thousands,
-        "engine": lambda name: ENGINES.get(name, name), "names": name_of,
-    }  # fmt: skip
+    environment.filters |= {write.__name__: write for write in (percent, points, px, gate_value, ms, megabytes, thousands)}
+    environment.filters |= {"engine": engine_name, "names": name_of}
     template = files("lmedge.pipeline").joinpath(TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(template).render(values)
 

@@ -71,13 +71,19 @@ def train(
     """Trains into `folder`, resuming from its `last.pt` if there is one; the history of all epochs.
 
     Raises:
-        DataError: no faces on one side of the split, or an image that cannot be used.
-        AccuracyError: the loss is no longer a number.
+        DataError: too few faces on one side of the split, no validation face with an error, or an image that cannot be used.
+        AccuracyError: the loss, or the error on validation faces, is no longer a number.
     """
-    if not training or not validation:
+    # Batch norm needs two faces in a batch.
+    if len(training) < 2 or not validation:
         raise DataError(
             f"Training needs faces on both sides of the split; got {len(training)} for training and {len(validation)} for "
             "validation. About one photo in ten is for validation: give more photos."
+        )
+    if not any(np.isfinite(nme(face.points_px[None], face.points_px[None], face.schema)[0]) for face in validation):
+        raise DataError(
+            f"None of the {len(validation)} validation faces has the points that its error is divided by "
+            f"({validation[0].schema.normalizer_name}). Give faces that have them."
         )
     schema = training[0].schema
     if options.threads:
@@ -126,15 +132,12 @@ def train(
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise AccuracyError(
-                    f"The loss became {losses[-1]} in epoch {epoch + 1}. Lower the learning rate: --set train.learning_rate="
-                    f"{options.learning_rate / 4:g}"
-                )
+            _check_finite("loss", losses[-1], epoch, options)
             if progress:
                 best = "" if math.isinf(best_nme) else f", best NME {best_nme:.2%}"
                 progress(epoch * len(loader) + len(losses), total_steps, f"epoch {epoch + 1}/{options.epochs}{best}")
         value = validation_nme(network, *validation_set, spec, validation)
+        _check_finite("validation NME", value, epoch, options)
         record = EpochRecord(epoch, float(np.mean(losses)), value, float(schedule.get_last_lr()[0]), time.monotonic() - started)
         history.append(record)
         if value < best_nme:
@@ -157,6 +160,14 @@ def validation_nme(
     answers = torch.cat([deployed(batch) for batch in torch.split(crops, _VALIDATION_BATCH)])
     network.train()
     return float(np.nanmean(nme(answers.numpy(), true_fractions.numpy(), samples[0].schema)))
+
+
+def _check_finite(what: str, value: float, epoch: int, options: TrainOptions) -> None:
+    if not math.isfinite(value):
+        raise AccuracyError(
+            f"The {what} became {value} in epoch {epoch + 1}. Lower the learning rate: --set train.learning_rate="
+            f"{options.learning_rate / 4:g}"
+        )
 
 
 def _mean_fractions(faces: TrainingFaces) -> Any:

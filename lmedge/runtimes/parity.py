@@ -160,7 +160,7 @@ def assert_parity(
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     planned, _ = plan_checks(opened, backends, precisions)
     opened.verify_digests()
-    check_lineage(opened, None if run is None else _program_of(Path(run), opened).sha256)
+    check_lineage(opened, None if run is None else program_of(Path(run), opened).sha256)
     reference = None if run is None else reference_answers(opened, run, crops)
     labels = None if crops is None else true_fractions
     reports = []
@@ -188,7 +188,7 @@ def reference_answers(
     """
     checked = Golden.from_file(bundle.golden_file()).crops if crops is None else _checked_crops(crops)
     # The adapter lives above this layer and is found by its name.
-    with find_runtime("torch").open(_program_of(Path(run), bundle), batch=None) as program:
+    with find_runtime("torch").open(program_of(Path(run), bundle), batch=None) as program:
         return checked, answer(program, checked)
 
 
@@ -210,8 +210,12 @@ def require(reports: Sequence[ParityReport]) -> None:
         raise ParityError("\n".join(failures) or "Nothing was checked.")
 
 
-def _program_of(run: Path, bundle: Bundle) -> Artifact:
-    """The exported program of a run folder."""
+def program_of(run: Path, bundle: Bundle) -> Artifact:
+    """The exported program of a run folder.
+
+    Raises:
+        InputError: the folder does not hold exactly one.
+    """
     files = sorted(path for path in run.rglob(PROGRAM) if path.is_file())
     if len(files) != 1:
         raise InputError(

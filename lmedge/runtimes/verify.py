@@ -19,7 +19,7 @@ from lmedge.runtimes.checks import PlannedCheck, SkippedCheck, check_lineage, pl
 from lmedge.runtimes.evaluate import evaluate
 from lmedge.runtimes.gates import GateLimits
 from lmedge.runtimes.landmarker import FaceLandmarker
-from lmedge.runtimes.parity import check_golden, compare, reference_answers
+from lmedge.runtimes.parity import check_golden, compare, program_of, reference_answers
 
 Progress = Callable[[int, int, str], None]
 
@@ -68,20 +68,20 @@ def verify_bundle(
 
     Args:
         backends: those that must be checked; None takes every installed one that the bundle serves.
-        run: the run folder of the bundle, for parity with PyTorch (needs torch) on the crops of `samples`, else on the golden ones.
+        run: the run folder of the bundle, for parity with PyTorch (needs torch) on crops of `samples`, else the golden ones.
         samples: labelled faces for the NME; all of them are used.
         progress: called with (checks done, checks in all, what).
 
     Raises:
         DigestMismatchError: a file was changed.
-        ParityError: a file is stale.
+        ParityError: a file is stale, or made from another program than that of the run.
         BackendUnavailableError: a named backend, or every one, is missing here.
         DataError: an image cannot be read.
     """
     limits = limits or GateLimits()
     planned, skipped = plan_checks(bundle, backends)
     files = bundle.verify_digests()
-    check_lineage(bundle)
+    check_lineage(bundle, None if run is None else program_of(run, bundle).sha256)
     crops, labels = _crops_of(samples, bundle) if samples else (None, None)
     reference = None if run is None else reference_answers(bundle, run, crops)
     parity: list[ParityReport] = []

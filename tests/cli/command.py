@@ -32,14 +32,13 @@ class Outcome:
         assert self.stdout, self
         return json.loads(self.stdout, parse_constant=_refuse)
 
-    def is_clear_error(self, code: int, *parts: object) -> bool:
-        """Whether this ended with `code`, one message on stderr that holds every part, no trace, and nothing on stdout."""
+    def assert_clear_error(self, code: int, *parts: object) -> None:
+        """Fails unless this ended with `code`, every part in the message on stderr, no trace, and nothing on stdout."""
         assert self.code == code, self
         assert "Traceback" not in self.stderr, self
         assert self.stdout == "", self
         for part in parts:
             assert str(part) in self.stderr, self
-        return True
 
 
 def _refuse(name: str) -> None:
@@ -61,7 +60,5 @@ def lmedge(*arguments: object) -> Outcome:
 def lmedge_process(*arguments: object, before: Sequence[str] = (), stdout: Any = subprocess.PIPE) -> Outcome:
     """`lmedge ARGUMENTS`, in a process of its own; `before` is put in front of it."""
     command = [*before, sys.executable, "-m", "lmedge.cli", *map(str, arguments)]
-    result = subprocess.run(
-        command, cwd=REPOSITORY, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, check=False
-    )
+    result = subprocess.run(command, cwd=REPOSITORY, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
     return Outcome(result.returncode, result.stdout or "", result.stderr)

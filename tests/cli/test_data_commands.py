@@ -19,26 +19,26 @@ class TestStats:
     def test_counts_are_shown(self, faces: str) -> None:
         outcome = lmedge("data", "stats", faces, *FIVE)
         assert (outcome.code, outcome.stderr) == (DONE, "")
-        rows = dict(line.split(maxsplit=1) for line in outcome.stdout.splitlines() if len(line.split()) == 2)
-        assert rows["faces"] == str(FACES)
+        rows = dict(line.split() for line in outcome.stdout.splitlines() if len(line.split()) == 2)
+        assert rows["count"] == str(FACES)
 
     def test_rendered_faces_need_no_folder(self) -> None:
-        assert lmedge("data", "stats", "synthetic:3", *FIVE, "--json").json["faces"] == 3
+        assert lmedge("data", "stats", "synthetic:3", *FIVE, "--json").json["count"] == 3
 
     def test_an_unknown_kind_lists_the_known_ones(self) -> None:
         outcome = lmedge("data", "stats", "300v:faces")
-        assert outcome.is_clear_error(ERROR, "synthetic, 300w, wflw, mmlab5, csv; got '300v:faces'. Did you mean 300w?")
+        outcome.assert_clear_error(ERROR, "synthetic, 300w, wflw, mmlab5, csv; got '300v:faces'. Did you mean 300w?")
 
     def test_a_file_of_any_points_needs_a_schema(self, faces: str) -> None:
-        assert lmedge("data", "stats", faces).is_clear_error(ERROR, "say which with --schema NAME or --schema FILE.toml")
+        lmedge("data", "stats", faces).assert_clear_error(ERROR, "say which with --schema NAME or --schema FILE.toml")
 
     def test_an_unknown_schema_is_told_with_the_nearest(self, faces: str) -> None:
         outcome = lmedge("data", "stats", faces, "--schema", "MMLAB_6")
-        assert outcome.is_clear_error(ERROR, "No schema is called 'MMLAB_6'", "Did you mean MMLAB_5?")
+        outcome.assert_clear_error(ERROR, "No schema is called 'MMLAB_6'", "Did you mean MMLAB_5?")
 
     def test_a_schema_that_is_not_that_of_the_kind_is_refused(self) -> None:
         outcome = lmedge("data", "stats", "300w:faces", *FIVE)
-        assert outcome.is_clear_error(ERROR, "300w has the points of IBUG_68, not MMLAB_5. Leave --schema out")
+        outcome.assert_clear_error(ERROR, "300w has the points of IBUG_68, not MMLAB_5. Leave --schema out")
 
 
 class TestShow:
@@ -63,7 +63,7 @@ class TestShow:
 
     def test_a_sheet_that_is_no_picture_is_refused(self, faces: str, tmp_path: Path) -> None:
         outcome = lmedge("data", "show", faces, *FIVE, "--out", tmp_path / "sheet.txt")
-        assert outcome.is_clear_error(ERROR, "sheet.txt: a picture needs the suffix .png, .jpg or .jpeg")
+        outcome.assert_clear_error(ERROR, "sheet.txt: a picture needs the suffix .png, .jpg or .jpeg")
 
 
 class TestSynth:
@@ -78,7 +78,7 @@ class TestSynth:
             assert sample.read_image().shape == (96, 96, 3)
             assert sample.known.all()
             assert set(sample.boxes) == {"csv"}
-        assert lmedge("data", "stats", f"csv:{file}", "--schema", "WFLW_98", "--json").json["faces"] == 3
+        assert lmedge("data", "stats", f"csv:{file}", "--schema", "WFLW_98", "--json").json["count"] == 3
 
     def test_the_same_seed_gives_the_same_files(self, tmp_path: Path) -> None:
         def content(name: str, seed: int) -> dict[str, bytes]:
@@ -90,4 +90,4 @@ class TestSynth:
 
     @pytest.mark.parametrize("options", [["--count", "0"], ["--size", "8"]], ids=" ".join)
     def test_what_cannot_be_rendered_is_a_usage_error(self, options: list[str], tmp_path: Path) -> None:
-        assert lmedge("data", "synth", tmp_path, *options).is_clear_error(USAGE, options[0])
+        lmedge("data", "synth", tmp_path, *options).assert_clear_error(USAGE, options[0])

@@ -72,7 +72,7 @@ def test_an_empty_split_says_which_one_is_not(bundle: Path, tmp_path: Path) -> N
     write_csv(tmp_path / "one.csv", [sample_of(image, np.array(FIVE_POINTS), SCHEMA)])
     source = f"csv:{tmp_path / 'one.csv'}"
     outcome = lmedge("evaluate", bundle, "--data", source, *MMLAB)
-    assert outcome.is_clear_error(ERROR, "None of the 1 faces is in the split 'validation'", "--split all")
+    outcome.assert_clear_error(ERROR, "None of the 1 faces is in the split 'validation'", "--split all")
 
 
 def test_boxes_that_the_bundle_does_not_know_are_refused(bundle: Path, tmp_path: Path) -> None:
@@ -81,18 +81,18 @@ def test_boxes_that_the_bundle_does_not_know_are_refused(bundle: Path, tmp_path:
     header = "image,x_min,y_min,x_max,y_max," + ",".join(f"x{index},y{index}" for index in range(5))
     (tmp_path / "boxed.csv").write_text(f"{header}\n{line}\n")
     arguments = ["evaluate", bundle, "--data", f"csv:{tmp_path / 'boxed.csv'}", *ALL]
-    assert lmedge(*arguments).is_clear_error(ERROR, "No fit is known for boxes of kind 'csv'")
+    lmedge(*arguments).assert_clear_error(ERROR, "No fit is known for boxes of kind 'csv'")
     assert lmedge(*arguments, "--boxes", "landmarks", "--json").json["boxes"] == "landmarks (reference)"
 
 
 def test_faces_of_another_schema_are_refused(bundle: Path) -> None:
     outcome = lmedge("evaluate", bundle, "--data", "synthetic:2", "--split", "all")
-    assert outcome.is_clear_error(ERROR, "MMLAB_5", "IBUG_68")
+    outcome.assert_clear_error(ERROR, "MMLAB_5", "IBUG_68")
 
 
 def test_the_bundle_is_looked_at_before_the_faces(tmp_path: Path) -> None:
     outcome = lmedge("evaluate", tmp_path, "--data", "300w:/nowhere")
-    assert outcome.is_clear_error(ERROR, f"{tmp_path} is no bundle")
+    outcome.assert_clear_error(ERROR, f"{tmp_path} is no bundle")
 
 
 @pytest.mark.data

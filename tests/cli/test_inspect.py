@@ -28,7 +28,7 @@ def test_a_missing_file_is_shown_as_missing(bundle: Path, tmp_path: Path) -> Non
 
 def test_nothing_there_is_told_as_such(tmp_path: Path) -> None:
     outcome = lmedge("inspect", tmp_path / "nowhere.onnx")
-    assert outcome.is_clear_error(ERROR, f"There is nothing at {tmp_path / 'nowhere.onnx'}", "bundle folder or an .onnx file")
+    outcome.assert_clear_error(ERROR, f"There is nothing at {tmp_path / 'nowhere.onnx'}", "bundle folder or an .onnx file")
 
 
 def test_doctor_knows_every_engine() -> None:
@@ -58,7 +58,7 @@ class TestOnnxFiles:
             "asymmetric",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 1, 1])],
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1, 1, 1])],
-            [numpy_helper.from_array(array, name) for name, array in constants.items()],
+            [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
         )
         save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "asymmetric.onnx")
         return tmp_path / "asymmetric.onnx"
@@ -91,4 +91,4 @@ class TestOnnxFiles:
 
     @pytest.mark.parametrize("name", ["manifest.json", "golden.npz"])
     def test_another_file_is_refused_whatever_its_suffix(self, name: str, bundle: Path) -> None:
-        assert lmedge("inspect", bundle / name).is_clear_error(ERROR, f"{bundle / name} cannot be read as an ONNX file")
+        lmedge("inspect", bundle / name).assert_clear_error(ERROR, f"{bundle / name} cannot be read as an ONNX file")

@@ -82,7 +82,7 @@ def test_inspect_of_a_file(bundle: Path) -> None:
 
 def test_data_stats(faces: str) -> None:
     document = lmedge("data", "stats", faces, "--schema", "MMLAB_5", "--json").json
-    assert document["faces"] == FACES
+    assert document["count"] == FACES
     assert {"duplicates", "suspicious"} <= set(document)
 
 

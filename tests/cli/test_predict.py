@@ -77,11 +77,11 @@ def test_people_get_a_table_of_named_points(bundle: Path, photo: Path) -> None:
 
 def test_engines_agree(bundle: Path, photo: Path) -> None:
     requirements.require("openvino")
-    answers = [
+    first, second = (
         lmedge("predict", bundle, photo, "--box", BOX, "--backend", name, "--json").json[0]["faces"][0]["points_px"]
         for name in ("onnxruntime", "openvino")
-    ]
-    np.testing.assert_allclose(*answers, atol=0.002)
+    )
+    np.testing.assert_allclose(first, second, atol=0.002)
 
 
 class TestDrawing:
@@ -112,14 +112,14 @@ class TestDrawing:
 class TestFirstArgument:
     def test_pictures_alone_are_told_to_need_a_bundle(self, photo: Path) -> None:
         outcome = lmedge("predict", photo)
-        assert outcome.is_clear_error(ERROR, f"{photo} is no bundle (no manifest.json)", "Give a bundle first, then pictures")
+        outcome.assert_clear_error(ERROR, f"{photo} is no bundle (no manifest.json)", "Give a bundle first, then pictures")
 
     def test_a_run_folder_leads_to_its_bundle(self, bundle: Path, photo: Path) -> None:
         outcome = lmedge("predict", bundle.parent, photo)
-        assert outcome.is_clear_error(ERROR, f"{bundle.parent} is no bundle", f"Did you mean {bundle}?")
+        outcome.assert_clear_error(ERROR, f"{bundle.parent} is no bundle", f"Did you mean {bundle}?")
 
     def test_a_missing_picture_is_named(self, bundle: Path) -> None:
-        assert lmedge("predict", bundle, "nowhere.jpg").is_clear_error(ERROR, "Cannot read the image nowhere.jpg: No such file")
+        lmedge("predict", bundle, "nowhere.jpg").assert_clear_error(ERROR, "Cannot read the image nowhere.jpg: No such file")
 
 
 def test_terms_of_the_training_data_are_said_once(own_bundle: Path, photo: Path) -> None:
@@ -132,7 +132,7 @@ def test_terms_of_the_training_data_are_said_once(own_bundle: Path, photo: Path)
 
 def test_a_box_is_of_the_kind_that_is_named(own_bundle: Path, photo: Path) -> None:
     refused = lmedge("predict", own_bundle, photo, "--box", BOX, "--box-kind", "yunet")
-    assert refused.is_clear_error(ERROR, "No fit is known for boxes of kind 'yunet'; this bundle knows reference")
+    refused.assert_clear_error(ERROR, "No fit is known for boxes of kind 'yunet'; this bundle knows reference")
     outcome = lmedge("predict", knowing_yunet(own_bundle), photo, "--box", BOX, "--box-kind", "yunet", "--json")
     assert outcome.json[0]["faces"][0]["box_kind"] == "yunet"
 
@@ -168,12 +168,12 @@ class TestDetector:
     ) -> None:
         image = read_300w(data_folder / "300w")[5].image
         outcome = lmedge("predict", own_bundle, image, "--detector", yunet)
-        assert outcome.is_clear_error(ERROR, "No fit is known for boxes of kind 'yunet'", "build the bundle with faces")
+        outcome.assert_clear_error(ERROR, "No fit is known for boxes of kind 'yunet'", "build the bundle with faces")
 
 
 def test_a_detector_that_is_not_there_is_named(bundle: Path, photo: Path) -> None:
     outcome = lmedge("predict", bundle, photo, "--detector", "yunet.onnx")
-    assert outcome.is_clear_error(ERROR, "No detector at yunet.onnx", "OpenCV Zoo")
+    outcome.assert_clear_error(ERROR, "No detector at yunet.onnx", "OpenCV Zoo")
 
 
 def test_pictures_of_other_depth_are_read_as_eight_bits_of_three_colors(bundle: Path, tmp_path: Path) -> None:

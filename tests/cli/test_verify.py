@@ -97,16 +97,17 @@ class TestGates:
         assert [gate["gate"] for gate in labels["gates"] if not gate["passed"]] == ["nme"]
 
 
-class TestAgainstPyTorch:
-    @pytest.fixture(scope="class")
-    def run(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """A run folder with the exported program and the bundle that was made from it."""
-        requirements.require("torch", "onnxruntime")
-        folder = tmp_path_factory.mktemp("run")
-        program = bundles.tiny_program(folder / "train")
-        bundle_answering(folder, 0.0, made_from=file_digest(program))
-        return folder
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with the exported program and the bundle that was made from it."""
+    requirements.require("torch", "onnxruntime")
+    folder = tmp_path_factory.mktemp("run")
+    program = bundles.tiny_program(folder / "train")
+    bundle_answering(folder, 0.0, made_from=file_digest(program))
+    return folder
 
+
+class TestAgainstPyTorch:
     def test_engines_are_compared_with_the_program_of_the_run(self, run: Path) -> None:
         outcome = lmedge("verify", run / "bundle", "--run", run, "--backend", "onnxruntime", "--json")
         assert outcome.code == DONE
@@ -116,11 +117,11 @@ class TestAgainstPyTorch:
 
     def test_the_program_of_another_run_is_no_reference(self, run: Path, slightly_off: Path) -> None:
         outcome = lmedge("verify", slightly_off, "--run", run, "--backend", "onnxruntime")
-        assert outcome.is_clear_error(GATE_FAILED, "model.fp32.onnx is stale", "not the program of this run")
+        outcome.assert_clear_error(GATE_FAILED, "model.fp32.onnx is stale", "not the program of this run")
 
     def test_a_folder_without_a_program_is_told(self, slightly_off: Path, tmp_path: Path) -> None:
         outcome = lmedge("verify", slightly_off, "--run", tmp_path)
-        assert outcome.is_clear_error(ERROR, f"{tmp_path} must hold one model.pt2; it has 0", "lmedge build --out")
+        outcome.assert_clear_error(ERROR, f"{tmp_path} must hold one model.pt2; it has 0", "lmedge build --out")
 
 
 @pytest.mark.parametrize("name", ["model.fp32.onnx", "golden.npz"])
@@ -129,7 +130,7 @@ def test_a_changed_byte_is_named_and_refused(name: str, bundle: Path, tmp_path: 
     content = bytearray((own / name).read_bytes())
     content[len(content) // 2] ^= 1
     (own / name).write_bytes(content)
-    assert lmedge("verify", own).is_clear_error(ERROR, f"{name} was changed", "Copy the bundle again")
+    lmedge("verify", own).assert_clear_error(ERROR, f"{name} was changed", "Copy the bundle again")
 
 
 class TestMissingEngines:
@@ -159,7 +160,7 @@ class TestMissingEngines:
 
     def test_nothing_to_check_is_never_passed(self, slightly_off: Path) -> None:
         outcome = lmedge("verify", slightly_off, "--backend", "openvino")
-        assert outcome.is_clear_error(UNAVAILABLE, "openvino cannot be checked here", "pip install 'lmedge[openvino]'")
+        outcome.assert_clear_error(UNAVAILABLE, "openvino cannot be checked here", "pip install 'lmedge[openvino]'")
 
 
 CONFIGURATIONS = {
@@ -176,4 +177,4 @@ CONFIGURATIONS = {
 @pytest.mark.parametrize(("text", "message"), CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 def test_limits_that_cannot_be_used_are_refused(text: str | None, message: str, bundle: Path, tmp_path: Path) -> None:
     file = tmp_path / "nowhere.toml" if text is None else written(tmp_path, text)
-    assert lmedge("verify", bundle, "--config", file).is_clear_error(ERROR, message)
+    lmedge("verify", bundle, "--config", file).assert_clear_error(ERROR, message)

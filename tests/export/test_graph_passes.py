@@ -213,7 +213,7 @@ def test_onnxruntime_is_silenced_before_it_is_imported(fp32_onnx: Path, tmp_path
         "import lmedge.export.graph.to_fp16 as fp16, lmedge.calibration.quantize as quantize, onnx\n"
         f"model, crops = Path({str(fp32_onnx)!r}), np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)\n"
         "calls = {'fp16': lambda: fp16.to_fp16(onnx.load(model)), 'run': lambda: fp16.run_onnx(model, crops),\n"
-        f"    'int8': lambda: quantize.quantize_int8(model, crops, Path({str(tmp_path)!r}, 'p'), Path({str(tmp_path)!r}, 'x'))}}\n"
+        f"    'int8': lambda: quantize.quantize_int8(model, crops, *(Path({str(tmp_path)!r}, name) for name in 'px'))}}\n"
         "calls[sys.argv[1]]()\n"
         "assert Watch.seen and set(Watch.seen) == {'1'}, Watch.seen\n"
     )

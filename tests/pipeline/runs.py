@@ -8,6 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import cv2
+import numpy as np
+
+from lmedge.data.csv import write_csv
+from lmedge.data.samples import FaceSample, is_validation
 from lmedge.data.sources import parse_source
 from lmedge.export.pack import VARIANTS, onnx_name
 from lmedge.pipeline import steps
@@ -18,7 +23,8 @@ from lmedge.pipeline.stages import RunContext
 from lmedge.reports import CalibrationRecord, GateResult, LatencyReport, ParityReport
 from tests.bundles import SCHEMA, SPEC, tiny_onnx
 
-FACES = 300  # 29 of them validate: enough for two contact sheets
+VALIDATION, TRAINING = 26, 4  # enough for two contact sheets
+_PHOTO_PX = 64
 MACHINE = {"cpu": "Test CPU", "arch": "x86_64", "cores": 4, "cores_usable": 2, "os": "Linux", "python": "3.11", "versions": {}}
 P50_MS = {"fp32": 2.0, "fp16": 2.2, "int8": 1.0}
 HISTORY = ({"epoch": 0, "loss": 9.0, "validation_nme": 0.4}, {"epoch": 1, "loss": 5.0, "validation_nme": 0.3})
@@ -26,8 +32,9 @@ HISTORY = ({"epoch": 0, "loss": 9.0, "validation_nme": 0.4}, {"epoch": 1, "loss"
 
 def finished_run(folder: Path) -> RunContext:
     """A run for ONNX Runtime up to the bench stage; needs the packages onnx and onnxruntime."""
-    config = RunConfig(name="tiny", data=DataOptions(sources=(f"synthetic:{FACES}",)))
-    context = RunContext(folder, config, [parse_source(f"synthetic:{FACES}", SCHEMA)], Lock(folder))
+    source = f"csv:{_write_faces(folder / 'photos')}"
+    config = RunConfig(name="tiny", data=DataOptions(sources=(source,), schema=SCHEMA.name))
+    context = RunContext(folder, config, [parse_source(source, SCHEMA)], Lock(folder))
     for stage in ("faces", "train", "export", "quantize", "parity", "evaluate", "bench"):
         (folder / stage).mkdir(parents=True)
     steps.index_faces(context, folder / "faces")
@@ -71,6 +78,23 @@ def write_latency(context: RunContext, p50_ms: dict[str, float]) -> None:
     _write(context.file("bench", steps.LATENCY), {"machine": MACHINE, "rows": [row.to_json() for row in rows]})
 
 
+def _write_faces(folder: Path) -> Path:
+    """Photos of noise whose names put them on the wanted side of the split, and random labels on them."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    names = [f"face{number}" for number in range(1000)]
+    validating = [name for name in names if is_validation(name)][:VALIDATION]
+    training = [name for name in names if not is_validation(name)][:TRAINING]
+    samples = []
+    for name in validating + training:
+        photo = folder / f"{name}.png"
+        cv2.imwrite(str(photo), rng.integers(0, 256, (_PHOTO_PX, _PHOTO_PX, 3), np.uint8))
+        points_px = rng.uniform(0.2 * _PHOTO_PX, 0.8 * _PHOTO_PX, (SCHEMA.num_points, 2)).astype(np.float32)
+        samples.append(FaceSample(image=photo, points_px=points_px, schema=SCHEMA, photo_key=name))
+    write_csv(folder / "faces.csv", samples)
+    return folder / "faces.csv"
+
+
 def _write_network(folder: Path) -> None:
     config = RunConfig()
     training = {
@@ -79,7 +103,7 @@ def _write_network(folder: Path) -> None:
         "parameters": 277800,
         "macs": 8249872,
         "photo_keys": ["a"],
-        "faces": {"training": 271, "validation": 29},
+        "faces": {"training": TRAINING, "validation": VALIDATION},
         "epoch": 1,
         "validation_nme": 0.3,
     }

@@ -109,7 +109,9 @@ class Trap:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda trap, path: path.write_bytes(pickle.dumps(trap, protocol=2))], ids=["torch", "pickle"])
+@pytest.mark.parametrize(
+    "write", [torch.save, lambda trap, path: path.write_bytes(pickle.dumps(trap, protocol=2))], ids=["torch", "pickle"]
+)
 def test_nothing_in_a_file_is_executed(tmp_path: Path, write: Any) -> None:
     write({"weights": Trap(tmp_path / "executed")}, tmp_path / "trap.pt")
     with pytest.raises(DataError, match="cannot be read as a checkpoint"):

@@ -43,7 +43,17 @@ def network_of(architecture: Architecture = SMALL) -> LandmarkNetwork:
 
 @pytest.mark.parametrize(
     ("wish", "rounded"),
-    [(32, 32), (32 * 0.75, 24), (24 * 0.75, 24), (16 * 0.35, 8), (320 * 0.75, 240), (1, 8), (11, 16), (12, 16), (96 * 1.4, 136)],
+    [
+        (32, 32),
+        (32 * 0.75, 24),
+        (24 * 0.75, 24),
+        (16 * 0.35, 8),
+        (320 * 0.75, 240),
+        (1, 8),
+        (11, 16),
+        (12, 16),
+        (96 * 1.4, 136),
+    ],
 )
 def test_channels_are_rounded_as_in_the_reference_implementation(wish: float, rounded: int) -> None:
     assert round_channels(wish) == rounded

@@ -26,7 +26,7 @@ from tests.requirements import require
 
 require("onnx", "onnxruntime", "jinja2", "matplotlib", "pydantic")
 
-VOID = {"meta", "img", "br", "link"}
+VOID = {"meta", "img", "br"}
 MAX_BYTES = 3_000_000
 
 
@@ -86,6 +86,7 @@ def test_a_file_without_gates_has_not_passed(copied: Callable[[], RunContext]) -
     run = copied()
     runs.write_parity(run, [runs.passing("fp32"), replace(runs.passing("fp16"), gates=())])
     text = text_of(render_report(run))
+    assert "Failed: a file was held to no gate" in text
     assert "fp16 (model.fp16.onnx): no gate was checked" in text
     assert "Passed:" not in text
 
@@ -164,12 +165,13 @@ def test_the_same_run_gives_the_same_page_wherever_it_lies(page: str, copied: Ca
 
 def test_pictures_show_the_worst_faces_and_a_spread_of_the_others(page: str) -> None:
     text = text_of(page)
-    assert f"The {PICTURED} worst of 29 faces" in text
-    assert f"{PICTURED} of the other 17, from the best to the worst of them" in text
+    assert f"The {PICTURED} worst of {runs.VALIDATION} faces" in text
+    assert f"{PICTURED} of the other {runs.VALIDATION - PICTURED}, from the best to the worst of them" in text
     sheets = [base64.b64decode(data) for data in re.findall(r"data:image/jpeg;base64,([^\"]+)", page)]
     pictures = [cv2.imdecode(np.frombuffer(sheet, np.uint8), cv2.IMREAD_COLOR) for sheet in sheets]
     assert len(pictures) == 2
     for picture in pictures:
+        assert picture is not None
         blue, green, red = (picture[..., channel].astype(int) for channel in range(3))
         assert ((red > 180) & (green < 110) & (blue < 110)).any()  # labels
         assert ((green > 170) & (red < 130) & (blue < 130)).any()  # predictions
@@ -181,7 +183,7 @@ def test_errors_per_face_lie_beside_the_evaluation_and_agree_with_it(finished: R
     per_face = json.loads(finished.file("evaluate", steps.PER_FACE).read_text())
     assert [(row["artifact"], row["backend"]) for row in per_face] == [(row["artifact"], row["backend"]) for row in reports]
     for report, row in zip(reports, per_face, strict=True):
-        assert len(row["nme"]) == report["count"] == 29
+        assert len(row["nme"]) == report["count"] == runs.VALIDATION
         assert np.mean(row["nme"]) == pytest.approx(report["nme"], abs=1e-6)
         assert not any(isinstance(value, list) and len(value) > 2 for value in report.values())  # it goes into the manifest
 

@@ -48,8 +48,8 @@ class PassRecord:
 def import_onnxruntime() -> Any:
     """The onnxruntime module, imported so that it reports nothing to its makers.
 
-    Official builds for Linux send usage events to Microsoft since 1.29 and keep an identifier below ``~/.cache/Microsoft``. Only
-    this variable, set before the first import, stops all of it; `disable_telemetry_events` comes too late (its Privacy.md).
+    Official Linux builds send usage events to Microsoft since 1.29, and keep an identifier below ``~/.cache/Microsoft``. Only
+    this variable, set before the first import, stops all of it; `disable_telemetry_events` does not (seen; its Privacy.md).
 
     Raises:
         BackendUnavailableError: ONNX Runtime is not installed.

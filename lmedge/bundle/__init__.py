@@ -1,0 +1,40 @@
+"""The bundle: a small, hashed folder with everything a device needs to find landmarks. Its reader and its writer.
+
+Every file is named in `manifest.json` with its sha256. Opening checks the manifest (format version, paths that stay inside),
+each artifact is checked against its digest before an engine sees it, and `verify_digests` checks all of them.
+"""
+
+from lmedge.bundle.artifact import (
+    ANY_ARCH,
+    PRECISIONS,
+    Artifact,
+    Digests,
+    TensorSpec,
+    check_digest,
+    machine_arch,
+    network_specs,
+)
+from lmedge.bundle.files import file_digest, replace_folder, write_atomically
+from lmedge.bundle.folder import Bundle, add_artifacts, write_bundle
+from lmedge.bundle.manifest import FORMAT_VERSION, GOLDEN, MANIFEST, Manifest
+
+__all__ = [
+    "ANY_ARCH",
+    "FORMAT_VERSION",
+    "GOLDEN",
+    "MANIFEST",
+    "PRECISIONS",
+    "Artifact",
+    "Bundle",
+    "Digests",
+    "Manifest",
+    "TensorSpec",
+    "add_artifacts",
+    "check_digest",
+    "file_digest",
+    "machine_arch",
+    "network_specs",
+    "replace_folder",
+    "write_atomically",
+    "write_bundle",
+]

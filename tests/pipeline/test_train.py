@@ -1,0 +1,342 @@
+"""Training on drawn faces: it learns, an interrupted run ends where an uninterrupted one does, and bad input is named."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lmedge.bundle import Artifact, network_specs
+from lmedge.data.augment import AugmentSpec
+from lmedge.data.samples import FaceSample
+from lmedge.errors import AccuracyError, ConfigError, DataError
+from lmedge.export.torch_reference import TorchReference
+from lmedge.metrics import nme
+from lmedge.pipeline import train as train_module
+from lmedge.pipeline.checkpoint import BEST, LAST, PROGRAM, Checkpoint, load_tensors
+from lmedge.pipeline.config import TrainOptions
+from lmedge.pipeline.dataset import load_crops
+from lmedge.pipeline.models import Architecture, count_macs, count_parameters
+from lmedge.pipeline.train import EpochRecord, train
+from lmedge.preprocess import PreprocessSpec
+from lmedge.runtimes.parity import answer
+from lmedge.schemas import MMLAB_5
+from tests.pipeline.drawn_faces import drawn_faces
+
+SPEC = PreprocessSpec(input_hw=(32, 32))
+ARCHITECTURE = Architecture("mobilenet_v2", 0.25, "relu", 16, 32, 5)
+LEARNING = TrainOptions(epochs=10, batch_size=8, learning_rate=4e-3, warmup_epochs=1)
+# Two batches an epoch, three epochs.
+SHORT = TrainOptions(epochs=3, batch_size=8, warmup_epochs=1)
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run(
+    folder: Path, options: TrainOptions, faces: tuple[list[FaceSample], list[FaceSample]], **more: Any
+) -> list[EpochRecord]:
+    settings = {"architecture": ARCHITECTURE, "spec": SPEC, "augment": AugmentSpec(flip=0.5), **more}
+    folder.mkdir(parents=True, exist_ok=True)
+    return train(folder, *faces, options=options, **settings)
+
+
+def short_run(folder: Path, **more: Any) -> list[EpochRecord]:
+    return run(folder, SHORT, drawn_faces(18, 4), **more)
+
+
+@dataclass(frozen=True)
+class Trained:
+    folder: Path
+    history: list[EpochRecord]
+    faces: tuple[list[FaceSample], list[FaceSample]]
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Ten epochs on faces that are turned by up to 40°, without augmentation."""
+    folder, faces = tmp_path_factory.mktemp("learned"), drawn_faces(80, 16)
+    still = AugmentSpec(rotation_deg=0, scale=0, shift=0, flip=0, gray=0)
+    return Trained(folder, run(folder, LEARNING, faces, augment=still), faces)
+
+
+@pytest.fixture
+def without_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out the export at the end of a run, which takes longer than the training here."""
+    monkeypatch.setattr(train_module, "export_program", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    short_run(folder)
+    return folder
+
+
+def mean_face_nme(faces: tuple[list[FaceSample], list[FaceSample]]) -> float:
+    """The error of answering the mean training face to everything."""
+    training, validation = (load_crops(side, SPEC)[1].numpy() for side in faces)
+    return float(np.mean(nme(np.broadcast_to(training.mean(axis=0), validation.shape), validation, MMLAB_5)))
+
+
+# Learning
+
+
+def test_the_loss_falls_and_faces_are_found_better_than_by_their_mean(learned: Trained) -> None:
+    assert [record.epoch for record in learned.history] == list(range(LEARNING.epochs))
+    assert learned.history[-1].loss < 0.8 * learned.history[0].loss
+    assert min(record.validation_nme for record in learned.history) < 0.8 * mean_face_nme(learned.faces)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero(learned: Trained) -> None:
+    rates = [record.learning_rate for record in learned.history]
+    assert rates[0] == pytest.approx(LEARNING.learning_rate)
+    assert rates == sorted(rates, reverse=True)
+    half_way = 0.5 * (1 + math.cos(math.pi * 5 / 9)) * LEARNING.learning_rate
+    assert rates[5] == pytest.approx(half_way)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_best_epoch_is_kept(learned: Trained) -> None:
+    best = Checkpoint.load(learned.folder / BEST)
+    record = min(learned.history, key=lambda record: record.validation_nme)
+    assert (best.training["epoch"], best.training["validation_nme"]) == (record.epoch, record.validation_nme)
+    assert (best.architecture, best.schema, best.preprocess) == (ARCHITECTURE, MMLAB_5, SPEC)
+
+
+def test_the_noted_error_is_that_of_the_device_pipeline(learned: Trained) -> None:
+    """The exported program, run as a runtime on the device's crops, errs as much as training said."""
+    inputs, outputs = network_specs(SPEC, MMLAB_5)
+    program = Artifact.of_file(
+        learned.folder / PROGRAM, learned.folder, format="torch", precision="fp32", inputs=inputs, outputs=outputs
+    )
+    crops, true_fractions = load_crops(learned.faces[1], SPEC)
+    with TorchReference.open(program, batch=None) as runtime:
+        error = float(np.mean(nme(answer(runtime, crops.numpy()), true_fractions.numpy(), MMLAB_5)))
+    assert error == pytest.approx(min(record.validation_nme for record in learned.history), abs=1e-6)
+
+
+def test_the_checkpoint_says_what_it_was_trained_on(learned: Trained) -> None:
+    training = Checkpoint.load(learned.folder / BEST).training
+    network = Checkpoint.load(learned.folder / BEST).network()
+    assert training["photo_keys"] == sorted(face.photo_key for face in learned.faces[0])
+    assert training["faces"] == {"training": 80, "validation": 16}
+    assert training["parameters"] == count_parameters(network)
+    assert training["macs"] == count_macs(network, 32)
+    assert TrainOptions(**training["options"]) == LEARNING
+
+
+def test_a_finished_run_is_not_trained_again(learned: Trained) -> None:
+    before = {path.name: path.read_bytes() for path in learned.folder.iterdir()}
+    steps: list[str] = []
+    history = run(learned.folder, LEARNING, learned.faces, progress=lambda done, total, text: steps.append(text))
+    assert history == learned.history
+    assert set(steps) == {"reading training faces"}
+    assert {path.name: path.read_bytes() for path in learned.folder.iterdir()} == before
+
+
+# Another start
+
+
+@pytest.mark.usefixtures("without_program")
+def test_init_starts_from_the_given_weights(learned: Trained, tmp_path: Path) -> None:
+    once = replace(LEARNING, epochs=1, learning_rate=1e-9)
+    history = run(tmp_path, once, learned.faces, init=Checkpoint.load(learned.folder / BEST))
+    # One epoch moves the statistics of the norms, not the weights.
+    assert history[0].validation_nme < 0.85 * mean_face_nme(learned.faces)
+
+
+@pytest.mark.usefixtures("without_program")
+def test_init_for_other_points_keeps_the_trunk(learned: Trained, tmp_path: Path) -> None:
+    given = Checkpoint.load(learned.folder / BEST)
+    head = {name: tensor[:8] if name.startswith("head.linear") else tensor for name, tensor in given.weights.items()}
+    other = replace(given, weights=head, architecture=replace(ARCHITECTURE, num_points=4))
+    run(tmp_path, replace(SHORT, epochs=1, learning_rate=1e-9), drawn_faces(8, 2), init=other)
+    weights = Checkpoint.load(tmp_path / BEST).weights
+    kernel = "trunk.blocks.0.0.weight"
+    torch.testing.assert_close(weights[kernel], given.weights[kernel])
+    assert weights["head.linear.weight"].shape[0] == 10
+
+
+# Interruption
+
+
+class Interrupted(BaseException):
+    """Stands for a kill: no handler of the program catches it."""
+
+
+def interrupt_at(step: int) -> Callable[[int, int, str], None]:
+    def progress(done: int, total: int, text: str) -> None:
+        if text.startswith("epoch") and done == step:
+            raise Interrupted
+
+    return progress
+
+
+def assert_same_result(folder: Path, expected: Path) -> None:
+    assert (folder / BEST).read_bytes() == (expected / BEST).read_bytes()
+    ours, theirs = load_tensors(folder / LAST), load_tensors(expected / LAST)
+    for part in ("network", "optimizer", "schedule"):
+        assert_equal_trees(ours[part], theirs[part], part)
+    histories = [[{**row, "seconds": 0} for row in last["history"]] for last in (ours, theirs)]
+    assert histories[0] == histories[1]
+
+
+def assert_equal_trees(ours: Any, theirs: Any, where: str) -> None:
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key, value in ours.items():
+            assert_equal_trees(value, theirs[key], f"{where}.{key}")
+    else:
+        assert ours == theirs, where
+
+
+@pytest.mark.usefixtures("without_program")
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_an_interrupted_run_resumes_bit_for_bit(undisturbed: Path, tmp_path: Path, step: int) -> None:
+    with pytest.raises(Interrupted):
+        short_run(tmp_path, progress=interrupt_at(step))
+    torch.manual_seed(step)  # whatever else the process did has no influence
+    history = short_run(tmp_path)
+    assert len(history) == SHORT.epochs
+    assert_same_result(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("function", ["_save_last", "export_program"])
+def test_a_run_interrupted_while_it_saves_resumes_bit_for_bit(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(train_module, function, interrupt)
+        short_run(tmp_path)
+    assert (tmp_path / BEST).is_file()
+    short_run(tmp_path)
+    assert_same_result(tmp_path, undisturbed)
+    assert (tmp_path / PROGRAM).read_bytes() == (undisturbed / PROGRAM).read_bytes()
+
+
+KILLED_RUN = """
+import os, signal, sys
+from pathlib import Path
+from tests.pipeline.test_train import short_run
+
+def progress(done, total, text):
+    if text.startswith("epoch") and done == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+short_run(Path(sys.argv[1]), progress=progress)
+"""
+
+
+@pytest.mark.usefixtures("without_program")
+def test_a_killed_process_is_resumed_by_another_one_bit_for_bit(undisturbed: Path, tmp_path: Path) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_RUN, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert sorted(os.listdir(tmp_path)) == [BEST, LAST]
+    short_run(tmp_path)
+    assert_same_result(tmp_path, undisturbed)
+
+
+def test_a_damaged_last_checkpoint_is_named(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    (tmp_path / LAST).write_bytes((tmp_path / LAST).read_bytes()[:5000])
+    with pytest.raises(DataError, match=r"last\.pt cannot be read as a checkpoint; it may be damaged"):
+        short_run(tmp_path)
+
+
+@pytest.mark.usefixtures("without_program")
+@pytest.mark.parametrize("change", [{"seed": 1}, {"weight_decay": 0.5}, {"loss": "l2"}, {"batch_size": 9}])
+def test_each_option_changes_the_weights(undisturbed: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    run(tmp_path, replace(SHORT, **change), drawn_faces(18, 4))
+    name = "trunk.blocks.0.0.weight"
+    ours, theirs = (load_tensors(folder / LAST)["network"][name] for folder in (tmp_path, undisturbed))
+    assert not torch.equal(ours, theirs)
+
+
+# Batches
+
+
+@pytest.mark.usefixtures("without_program")
+@pytest.mark.parametrize(("faces", "batch_size", "batches"), [(17, 8, 2), (16, 8, 2), (5, 8, 1), (9, 8, 1)])
+def test_no_batch_is_smaller_than_the_others(tmp_path: Path, faces: int, batch_size: int, batches: int) -> None:
+    steps: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int, text: str) -> None:
+        if text.startswith("epoch"):
+            steps.append((done, total))
+
+    run(tmp_path, replace(SHORT, epochs=1, batch_size=batch_size), drawn_faces(faces, 2), progress=progress)
+    assert steps == [(step, batches) for step in range(1, batches + 1)]
+
+
+@pytest.mark.usefixtures("without_program")
+def test_faces_with_unknown_points_train(tmp_path: Path) -> None:
+    training, validation = drawn_faces(8, 2)
+    holed = []
+    for index, face in enumerate(training):
+        points = face.points_px.copy()
+        points[index % 5] = np.nan
+        holed.append(replace(face, points_px=points))
+    history = run(tmp_path, replace(SHORT, epochs=1), (holed, validation))
+    assert math.isfinite(history[0].loss)
+    assert all(torch.isfinite(tensor).all() for tensor in load_tensors(tmp_path / LAST)["network"].values())
+
+
+# Errors
+
+
+@pytest.mark.parametrize(("training", "validation"), [(0, 2), (1, 2), (4, 0)])
+def test_too_few_faces_are_counted(tmp_path: Path, training: int, validation: int) -> None:
+    with pytest.raises(DataError, match=f"got {training} for training and {validation} for validation.*give more photos"):
+        run(tmp_path, SHORT, drawn_faces(training, validation))
+
+
+def test_validation_faces_without_a_normaliser_are_named(tmp_path: Path) -> None:
+    training, validation = drawn_faces(8, 2)
+    eyeless = [replace(face, points_px=np.vstack([np.full((2, 2), np.nan), face.points_px[2:]])) for face in validation]
+    with pytest.raises(DataError, match="None of the 2 validation faces has the points that its error is divided by"):
+        run(tmp_path, SHORT, (training, eyeless))
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_a_loss_that_is_no_number_stops_training(tmp_path: Path) -> None:
+    with pytest.raises(AccuracyError, match=r"The loss became (nan|inf) in epoch \d\. .* --set train.learning_rate=2.5e\+29"):
+        run(tmp_path, replace(SHORT, learning_rate=1e30), drawn_faces(18, 4))
+
+
+def test_an_error_that_is_no_number_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_module, "validation_nme", lambda *_: math.nan)
+    with pytest.raises(AccuracyError, match="The validation NME became nan in epoch 1"):
+        short_run(tmp_path)
+    assert not (tmp_path / BEST).exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "message"),
+    [
+        ({}, {"loss": "huber"}, "No loss is called 'huber'"),
+        ({"architecture": replace(ARCHITECTURE, trunk="vgg")}, {}, "No network is called 'vgg'"),
+    ],
+)
+def test_unknown_names_stop_before_anything_is_written(
+    tmp_path: Path, more: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(tmp_path, replace(SHORT, **options), drawn_faces(4, 2), **more)
+    assert list(tmp_path.iterdir()) == []
