@@ -24,7 +24,7 @@ from lmedge.bundle import write_atomically
 from lmedge.calibration.images import check_informative, crops_digest
 from lmedge.calibration.ranges import COVERAGE, measure_extremes
 from lmedge.errors import CalibrationError
-from lmedge.export.graph.compare import check_graph, import_onnxruntime
+from lmedge.export.graph.compare import check_graph, import_engine
 from lmedge.export.graph.input_scale import Normalisation, find_normalisation
 from lmedge.export.graph.legalize_qdq import legalize_qdq
 from lmedge.export.graph.lint_qdq import lint_qdq
@@ -67,7 +67,7 @@ def quantize_int8(
     """
     import onnx
 
-    import_onnxruntime()
+    import_engine()
     check_informative(crops_uint8)
     if not 0.5 < coverage <= 1:
         raise CalibrationError(f"coverage must be above 0.5 and at most 1 (plain min-max); got {coverage}.")

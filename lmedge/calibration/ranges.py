@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lmedge.export.graph.compare import INPUT, import_onnxruntime
+from lmedge.export.graph.compare import INPUT, import_engine
 
 # A network with ReLU can answer one face in a hundred with values forty times larger than on all others. A range that covers
 # those leaves a handful of levels for the rest: on such a network, mean distances of 6.4 px with 1, 0.47 px with 0.99, 0.38 px
@@ -45,7 +45,7 @@ def measure_extremes(fp32_onnx: Path, tensors: list[str], crops_uint8: npt.NDArr
     import onnx
     from onnx import TensorProto, helper
 
-    onnxruntime = import_onnxruntime()
+    onnxruntime = import_engine()
     model = onnx.load(fp32_onnx)
     graph = model.graph
     del graph.output[:]

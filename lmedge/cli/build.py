@@ -22,7 +22,7 @@ from lmedge.cli.console import (
 from lmedge.cli.options import DataOption, JsonOption, OutOption, SchemaOption, SetOption
 from lmedge.errors import InputError
 
-ConfigArgument = Annotated[Path | None, typer.Argument(metavar="[CONFIG.toml]", help="Settings; defaults without it.")]
+ConfigArgument = Annotated[Path | None, typer.Argument(metavar="CONFIG.toml", help="Settings; defaults without it.")]
 TargetOption = Annotated[
     list[str] | None, typer.Option("--target", metavar="NAME", help="onnxruntime, openvino or tensorrt. Repeatable.")
 ]
@@ -145,7 +145,11 @@ def _context_of(run: Path, target: list[str] | None, settings: list[str] | None)
 def _require_build_extra() -> None:
     from importlib.util import find_spec
 
-    missing = [name for name in ("torch", "onnx", "pydantic") if find_spec(name) is None]
+    missing = [
+        name
+        for name in ("torch", "accelerate", "onnx", "onnxruntime", "pydantic", "jinja2", "matplotlib")
+        if find_spec(name) is None
+    ]
     if missing:
         raise InputError(f"Building needs {', '.join(missing)}: pip install 'lmedge[all]'. A device only needs a bundle.")
 

@@ -48,7 +48,13 @@ class AugmentSpec:
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """A face cut out with room around it: `image_bgr` uint8 (S, S, 3), `points_px` (K, 2) in it, `crop_side_px` of the plain crop."""
+    """A face cut out with room around it.
+
+    Attributes:
+        image_bgr: uint8 (S, S, 3).
+        points_px: float32 (K, 2) in it; NaN where unknown.
+        crop_side_px: side of the plain crop, in its pixels.
+    """
 
     image_bgr: npt.NDArray[np.uint8]
     points_px: npt.NDArray[np.float32]
@@ -92,9 +98,7 @@ def view_fractions(
     return fractions[list(schema.flip_indices)] if mirrored else fractions
 
 
-def change_light(
-    crop_bgr: npt.NDArray[np.uint8], augment: AugmentSpec, rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
+def change_light(crop_bgr: npt.NDArray[np.uint8], augment: AugmentSpec, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """The crop with another contrast, brightness and colour balance, sometimes gray."""
     contrast = 1 + rng.uniform(-augment.contrast, augment.contrast)
     brightness = 255 * rng.uniform(-augment.brightness, augment.brightness)

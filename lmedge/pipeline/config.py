@@ -256,7 +256,9 @@ def _check_ranges(config: RunConfig) -> None:
             raise ConfigError(f"{name} must be at least {lowest}; got {value}.")
     if not (math.isfinite(config.train.learning_rate) and config.train.learning_rate > 0):
         raise ConfigError(f"train.learning_rate must be above 0; got {config.train.learning_rate}.")
-    at_most = {f"augment.{name}": (value, 1.0 if name in _PARTS else math.inf) for name, value in asdict(config.augment).items()}
+    at_most = {
+        f"augment.{name}": (value, 1.0 if name in _PARTS else math.inf) for name, value in asdict(config.augment).items()
+    }
     at_most |= {f"train.{name}": (getattr(config.train, name), math.inf) for name in ("weight_decay", "warmup_epochs")}
     for name, (value, highest) in at_most.items():
         if not (math.isfinite(value) and 0 <= value <= highest):

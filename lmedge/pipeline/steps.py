@@ -267,8 +267,9 @@ def onnx_folders(context: RunContext) -> dict[str, Path]:
 def tool_versions(context: RunContext) -> dict[str, str]:
     """Versions of the tools that made the artifacts, as the lock noted them when each stage ran."""
     versions: dict[str, str] = {}
-    for stage in ("train", "export", "quantize", "compile"):
-        for name, value in context.lock.records[stage].components.items():
+    records = [context.lock.records.get(stage) for stage in ("train", "export", "quantize", "compile")]
+    for record in filter(None, records):
+        for name, value in record.components.items():
             if name.startswith("tool ") and value != "absent":
                 versions[name.removeprefix("tool ")] = value
     return dict(sorted(versions.items()))

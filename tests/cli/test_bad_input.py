@@ -1,6 +1,6 @@
 """Everything that people get wrong, in one list: each is one clear message and an exit code, never a trace.
 
-First what reaches the command line, then what only the Python interface can be given. A disk that fills up is in test_full_disk.
+First what reaches the command line, then what only the Python interface can be given. For full disks see test_full_disk.
 """
 
 from __future__ import annotations
@@ -113,10 +113,6 @@ BAD_INPUT: dict[str, tuple[Callable[[Scene], list[object]], tuple[str, ...]]] = 
         lambda scene: ["predict", scene.bundle, scene.file("text.png", "no pixels here")],
         ("text.png is not a complete image", "(14 bytes)", "Replace or remove the file"),
     ),
-    "an empty image file": (
-        lambda scene: ["predict", scene.bundle, scene.file("empty.jpg", "")],
-        ("empty.jpg is not a complete image", "(0 bytes)"),
-    ),
     "a truncated JPEG": (lambda scene: ["predict", scene.bundle, scene.cut("cut.jpg")], ("cut.jpg is not a complete image",)),
     "a truncated PNG": (lambda scene: ["predict", scene.bundle, scene.cut("cut.png")], ("cut.png is not a complete image",)),
     "a truncated image of a data set": (
@@ -176,11 +172,6 @@ BAD_INPUT: dict[str, tuple[Callable[[Scene], list[object]], tuple[str, ...]]] = 
         lambda scene: ["predict", scene.bundle, scene.photo, "--box", "10,10,0,50"],
         ("--box 10,10,0,50 is x,y,width,height, and both sizes must be above 0",),
     ),
-    "a box without height": (
-        lambda scene: ["predict", scene.bundle, scene.photo, "--box", "10,10,50,0"],
-        ("both sizes must be above 0",),
-    ),
-    "a box of negative size": (lambda scene: ["predict", scene.bundle, scene.photo, "--box", "10,10,-5,5"], ("above 0",)),
     "a box that is NaN": (
         lambda scene: ["predict", scene.bundle, scene.photo, "--box", "nan,1,5,5"],
         ("finite x_min < x_max",),
@@ -256,8 +247,6 @@ class TestGoodInputThatLooksBad:
 
 BAD_ARRAYS: dict[str, tuple[Any, str]] = {
     "four channels": (np.zeros((80, 100, 4), np.uint8), r"shape \(H, W, 3\).*got \(80, 100, 4\).*Drop the alpha channel"),
-    "two channels": (np.zeros((80, 100, 2), np.uint8), r"got \(80, 100, 2\)"),
-    "channels first": (np.zeros((3, 80, 100), np.uint8), r"got \(3, 80, 100\)"),
     "16 bits": (np.zeros((80, 100, 3), np.uint16), r"must be uint8; got uint16.*image / 257"),
     "float": (np.zeros((80, 100, 3), np.float32), r"must be uint8; got float32.*astype\(np.uint8\) in 0 to 255"),
     "no pixels": (np.zeros((0, 100, 3), np.uint8), r"got \(0, 100, 3\)"),
@@ -265,16 +254,13 @@ BAD_ARRAYS: dict[str, tuple[Any, str]] = {
 }
 BAD_BOXES: dict[str, tuple[Any, str]] = {
     "no area": ([[10, 10, 10, 40]], "x_min < x_max and y_min < y_max; got x 10 to 10"),
-    "turned round": ([[50, 10, 10, 40]], "got x 50 to 10"),
     "NaN": ([[np.nan, 10, 20, 40]], "finite"),
     "outside": ([[300, 300, 350, 350]], "lies outside the image of 100 × 80 px"),
     "one box that is no list": ([10, 10, 40, 40], r"For one box, give \[box\]"),
-    "five numbers": ([[10, 10, 40, 40, 0.9]], r"shape \(N, 4\).*got \(1, 5\)"),
     "words": ([["left", "top", "right", "bottom"]], "Boxes must be numbers"),
 }
 GOOD_ARRAYS: dict[str, Any] = {
     "gray": IMAGE[:80, :, 0],
-    "gray with an axis": IMAGE[:80, :, :1],
     "every second pixel": np.repeat(np.repeat(IMAGE[:80], 2, axis=0), 2, axis=1)[::2, ::2],
     "upside down": IMAGE[:80][::-1],
     "Fortran order": np.asfortranarray(IMAGE[:80]),

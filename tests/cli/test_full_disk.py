@@ -12,11 +12,18 @@ import pytest
 from tests.cli.command import ERROR, lmedge_process
 from tests.data.faces import textured_image, write_image
 
+PART_LEFT = 99
+
 
 def on_a_disk_of_64_kib(folder: Path) -> list[str]:
-    """Runs what follows where `folder` is a file system of 64 KiB, which goes away with the process."""
-    mount = 'mount -t tmpfs -o size=64k tmpfs "$0" && exec "$@"'
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, str(folder)]
+    """Runs what follows where `folder` is a file system of 64 KiB, which only that process sees: it looks for parts itself."""
+    script = f"""
+        mount -t tmpfs -o size=64k tmpfs "$0" || exit
+        "$@"
+        code=$?
+        if ls "$0"/*.part 2>/dev/null; then exit {PART_LEFT}; fi
+        exit $code"""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(folder)]
     if shutil.which("unshare") is None or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs unshare, and the right to mount a file system in a namespace")
     return command

@@ -95,7 +95,7 @@ def test_an_architecture_of_other_fields_is_named(tmp_path: Path) -> None:
     document = load_tensors(tmp_path / "best.pt")
     document["architecture"] = {**document["architecture"], "depth": 2}
     save_tensors(tmp_path / "best.pt", document)
-    with pytest.raises(DataError, match="is no lmedge checkpoint: TypeError.*depth"):
+    with pytest.raises(DataError, match=r"is no lmedge checkpoint: TypeError.*depth"):
         Checkpoint.load(tmp_path / "best.pt")
 
 

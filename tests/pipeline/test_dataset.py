@@ -109,5 +109,5 @@ def test_validation_uses_the_crops_of_the_device() -> None:
 @pytest.mark.parametrize("load", [load_canvases, load_crops])
 def test_a_label_far_outside_its_image_is_refused(load: object) -> None:
     swapped = sample_of(textured_image(0, 60, 200), points_of(MMLAB_5, 60, 120)[:, ::-1].copy(), MMLAB_5, "swapped")
-    with pytest.raises(DataError, match="labels:swapped: a label at .* outside the image of 200 × 60 px"):
+    with pytest.raises(DataError, match=r"labels:swapped: a label at .* outside the image of 200 × 60 px"):
         load([swapped], SPEC)  # type: ignore[operator]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -213,17 +214,22 @@ def test_an_interrupted_run_resumes_bit_for_bit(undisturbed: Path, tmp_path: Pat
     assert_same_result(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize("function", ["_save_last", "export_program"])
-def test_a_run_interrupted_while_it_saves_resumes_bit_for_bit(
-    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
-) -> None:
-    def interrupt(*_: Any) -> None:
-        raise Interrupted
+def interrupt(*_: Any) -> None:
+    raise Interrupted
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(train_module, function, interrupt)
+
+@pytest.mark.usefixtures("without_program")
+def test_a_run_interrupted_between_its_two_checkpoints_resumes_bit_for_bit(undisturbed: Path, tmp_path: Path) -> None:
+    with patch.object(train_module, "_save_last", interrupt), pytest.raises(Interrupted):
         short_run(tmp_path)
-    assert (tmp_path / BEST).is_file()
+    assert os.listdir(tmp_path) == [BEST]
+    short_run(tmp_path)
+    assert_same_result(tmp_path, undisturbed)
+
+
+def test_a_run_interrupted_before_its_export_resumes_there(undisturbed: Path, tmp_path: Path) -> None:
+    with patch.object(train_module, "export_program", interrupt), pytest.raises(Interrupted):
+        short_run(tmp_path)
     short_run(tmp_path)
     assert_same_result(tmp_path, undisturbed)
     assert (tmp_path / PROGRAM).read_bytes() == (undisturbed / PROGRAM).read_bytes()

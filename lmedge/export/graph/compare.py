@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from lmedge.errors import BackendUnavailableError, ExportError, InputError
+from lmedge.runtimes.onnxruntime import import_onnxruntime
 
 # The newest that ONNX Runtime 1.23 reads, the last release for Python 3.10, is IR 11 and opset 23.
 IR_VERSION = 10
@@ -45,21 +45,16 @@ class PassRecord:
         return asdict(self)
 
 
-def import_onnxruntime() -> Any:
-    """The onnxruntime module, imported so that it reports nothing to its makers.
-
-    Official Linux builds send usage events to Microsoft since 1.29, and keep an identifier below ``~/.cache/Microsoft``. Only
-    this variable, set before the first import, stops all of it; `disable_telemetry_events` does not (seen; its Privacy.md).
+def import_engine() -> Any:
+    """The onnxruntime module, that graphs are checked with.
 
     Raises:
         BackendUnavailableError: ONNX Runtime is not installed.
     """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
-        import onnxruntime
+        return import_onnxruntime()
     except ImportError as error:
         raise BackendUnavailableError("Working on graphs needs ONNX Runtime: pip install 'lmedge[onnxruntime]'") from error
-    return onnxruntime
 
 
 def check_crops(crops_uint8: npt.NDArray[np.uint8]) -> None:
@@ -93,7 +88,7 @@ def run_onnx(model: onnx.ModelProto | Path, crops_uint8: npt.NDArray[np.uint8]) 
         BackendUnavailableError: ONNX Runtime is not installed.
         ExportError: it does not load or run the model.
     """
-    onnxruntime = import_onnxruntime()
+    onnxruntime = import_engine()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     source = str(model) if isinstance(model, Path) else model.SerializeToString()

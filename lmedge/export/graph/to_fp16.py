@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from lmedge.bundle import write_atomically
 from lmedge.errors import ExportError
-from lmedge.export.graph.compare import PassRecord, check_crops, check_step, import_onnxruntime, run_onnx
+from lmedge.export.graph.compare import PassRecord, check_crops, check_step, import_engine, run_onnx
 from lmedge.export.graph.strip import strip
 
 # One step of fp16 below 1 is 0.055 px of a 112-px crop; the parity gate asks the same.
@@ -46,7 +46,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ExportError: an opset below 19, or a weight beyond ±65,504.
     """
-    import_onnxruntime()
+    import_engine()
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     opset = next((entry.version for entry in model.opset_import if not entry.domain), 0)
