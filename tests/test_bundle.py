@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lmedge.bundle import files as bundle_files
 from lmedge.bundle import Artifact, Bundle, TensorSpec, add_artifacts, file_digest, machine_arch, write_bundle
+from lmedge.bundle import files as bundle_files
 from lmedge.errors import BundleError, DigestMismatchError
 from tests.manifests import FILES, GOLDEN, INPUTS, OUTPUTS, artifact_of, manifest_of
 

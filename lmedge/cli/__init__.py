@@ -15,6 +15,7 @@ from lmedge.cli import build as build_commands
 from lmedge.cli import data as data_commands
 from lmedge.cli import device as device_commands
 from lmedge.cli import faces as face_commands
+from lmedge.cli import look as look_commands
 from lmedge.cli.console import EXIT_ERROR, exit_code, print_error
 from lmedge.errors import LmedgeError
 
@@ -35,6 +36,7 @@ build_commands.register(app)
 data_commands.register(app)
 face_commands.register(app)
 device_commands.register(app)
+look_commands.register(app)
 
 
 def main() -> None:

@@ -90,16 +90,19 @@ def list_artifacts(
 def keep_passing(artifacts: Iterable[Artifact], parity: Iterable[ParityReport]) -> list[Artifact]:
     """The artifacts without the engines whose gates failed or were not checked; a file that failed everywhere is left out.
 
-    A file that is meant for no engine stays: others in the bundle were made from it.
+    A file that is meant for no engine stays: others in the bundle were made from it. An ONNX file whose parent was left out
+    stays too and names none: what it was made from cannot be checked there.
     """
     passed = {(report.artifact, report.backend) for report in parity if report.passed}
-    kept = []
-    for artifact in artifacts:
+    every, kept = list(artifacts), []
+    for artifact in every:
         serves = {backend: archs for backend, archs in artifact.serves.items() if (artifact.path, backend) in passed}
         if serves or not artifact.serves:
             kept.append(replace(artifact, serves=serves))
     present = {artifact.sha256 for artifact in kept}
-    return [a for a in kept if a.format == "onnx" or a.made_from in present]
+    left_out = {artifact.sha256 for artifact in every} - present
+    whole = [artifact for artifact in kept if artifact.format == "onnx" or artifact.made_from in present]
+    return [replace(artifact, made_from=None) if artifact.made_from in left_out else artifact for artifact in whole]
 
 
 def photo_digest(photo_key: str) -> str:

@@ -21,6 +21,8 @@ from lmedge.toml_file import read_toml
 HOST_ENGINES = ("onnxruntime", "openvino")
 TARGETS = (*HOST_ENGINES, "tensorrt")
 DEFAULT_SOURCE = "synthetic:2000"
+# What difflib calls a good match.
+_LEAST_CLOSENESS = 0.6
 # Of the augmentation: probabilities, and factors that must not turn a picture into its negative.
 _PARTS = ("flip", "gray", "contrast", "color")
 
@@ -214,14 +216,20 @@ def _check_keys(document: Any, kind: type, prefix: str) -> None:
     known = [entry.name for entry in fields(kind)]
     for key, value in document.items():
         if key not in known:
-            every = _all_keys(RunConfig, "")
-            near = difflib.get_close_matches(prefix + key, every, n=1) or difflib.get_close_matches(
-                key, [name.rpartition(".")[2] for name in every], n=1
-            )
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"Unknown setting {prefix}{key}; known here: {', '.join(known)}.{hint}")
+            raise ConfigError(f"Unknown setting {prefix}{key}; known here: {', '.join(known)}.{_nearest(prefix, key)}")
         if is_dataclass(hints[key]):
             _check_keys(value, hints[key], f"{prefix}{key}.")
+
+
+def _nearest(prefix: str, key: str) -> str:
+    """A hint at the known key that is nearest to an unknown one, also when only its section is wrong or missing."""
+
+    def closeness(name: str) -> float:
+        pairs = ((prefix + key, name), (key, name.rpartition(".")[2]))
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    best = max((name for name in _all_keys(RunConfig, "") if f"{name}." != prefix), key=closeness)
+    return f" Did you mean {best}?" if closeness(best) >= _LEAST_CLOSENESS else ""
 
 
 def _all_keys(kind: type, prefix: str) -> list[str]:

@@ -138,7 +138,8 @@ def test_a_lock_survives_moving_its_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     ["", "{", "[]", "null", '"text"', "{}", '{"format_version": 1}', '{"format_version": 1, "stages": [], "digests": {}}',
-     '{"format_version": 1, "stages": {"a": 3}, "digests": {}}', '{"format_version": 2, "stages": {}, "digests": {}}', "\udcff"],
+     '{"format_version": 1, "stages": {"a": 3}, "digests": {}}',
+     '{"format_version": 2, "stages": {}, "digests": {}}', "\udcff"],
 )  # fmt: skip
 def test_a_lock_that_cannot_be_read_counts_as_empty(tmp_path: Path, content: str) -> None:
     (tmp_path / LOCK).write_bytes(content.encode("utf-8", "surrogateescape"))
