@@ -11,7 +11,7 @@ from lmedge.bundle import Bundle, write_atomically
 from lmedge.data.sources import Source, parse_source
 from lmedge.errors import AccuracyError, BackendUnavailableError, ConfigError, LmedgeError, ParityError, SchemaError
 from lmedge.export.pack import VARIANTS, ir_name, onnx_name
-from lmedge.pipeline import steps
+from lmedge.pipeline import run_files, steps
 from lmedge.pipeline.commands import portable
 from lmedge.pipeline.config import RunConfig
 from lmedge.pipeline.faces import SYNTHETIC
@@ -120,11 +120,11 @@ def _failure(context: RunContext) -> LmedgeError | None:
     from lmedge.runtimes.parity import require
 
     try:
-        require(steps.parity_reports(context))
+        require(run_files.parity_reports(context))
     except ParityError as error:
         return ParityError(f"Files that failed a gate stay out of the bundle:\n{error}")
     limit = context.config.gates.max_nme
-    worst = max(steps.read_json(context.file("evaluate", steps.EVALUATION)), key=lambda row: row["nme"])
+    worst = max(run_files.read_json(context.file("evaluate", run_files.EVALUATION)), key=lambda row: row["nme"])
     if not worst["nme"] <= limit:
         return AccuracyError(
             f"{worst['artifact']} on {worst['backend']} has a validation NME of {worst['nme']:.2%}, allowed {limit:.2%}. "
@@ -190,12 +190,12 @@ def _network_inputs(context: RunContext) -> dict[str, Path]:
     return {
         **index_input(context),
         NETWORK: context.file("train", NETWORK),
-        steps.PROGRAM: context.file("train", steps.PROGRAM),
+        run_files.PROGRAM: context.file("train", run_files.PROGRAM),
     }
 
 
 def _engine_files(context: RunContext) -> dict[str, Path]:
-    files = {onnx_name(v): steps.onnx_folders(context)[v.precision] / onnx_name(v) for v in VARIANTS}
+    files = {onnx_name(v): run_files.onnx_folders(context)[v.precision] / onnx_name(v) for v in VARIANTS}
     if "openvino" in context.config.engines:
         for variant in VARIANTS:
             xml = context.file("compile", ir_name(variant))
@@ -204,16 +204,16 @@ def _engine_files(context: RunContext) -> dict[str, Path]:
 
 
 def _checked_files(context: RunContext) -> dict[str, Path]:
-    return {**_network_inputs(context), **_engine_files(context), steps.PARITY: context.file("parity", steps.PARITY)}
+    return {**_network_inputs(context), **_engine_files(context), run_files.PARITY: context.file("parity", run_files.PARITY)}
 
 
 def _pack_inputs(context: RunContext) -> dict[str, Path]:
     return {
         **_checked_files(context),
-        steps.BEST: context.file("train", steps.BEST),
-        steps.CALIBRATION: context.file("quantize", steps.CALIBRATION),
-        steps.EVALUATION: context.file("evaluate", steps.EVALUATION),
-        steps.GOLDEN_FILE: context.file("parity", steps.GOLDEN_FILE),
+        run_files.BEST: context.file("train", run_files.BEST),
+        run_files.CALIBRATION: context.file("quantize", run_files.CALIBRATION),
+        run_files.EVALUATION: context.file("evaluate", run_files.EVALUATION),
+        run_files.GOLDEN_FILE: context.file("parity", run_files.GOLDEN_FILE),
     }
 
 
@@ -250,7 +250,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "compile",
         steps.compile_engines,
-        lambda c: {onnx_name(v): steps.onnx_folders(c)[v.precision] / onnx_name(v) for v in VARIANTS},
+        lambda c: {onnx_name(v): run_files.onnx_folders(c)[v.precision] / onnx_name(v) for v in VARIANTS},
         lambda c: {"openvino": "openvino" in c.config.engines},
         ("openvino",),
     ),
@@ -276,16 +276,16 @@ STAGES: tuple[Stage, ...] = (
         steps.pack_bundle,
         _pack_inputs,
         # The manifest names the tools that made its files, also where another version made the same bytes.
-        lambda c: {"name": c.config.name, "made by": steps.tool_versions(c)},
+        lambda c: {"name": c.config.name, "made by": run_files.tool_versions(c)},
     ),
     Stage(
         "report",
         steps.write_report,
         lambda c: {
             **_pack_inputs(c),
-            steps.PER_FACE: c.file("evaluate", steps.PER_FACE),
-            steps.LATENCY: c.file("bench", steps.LATENCY),
-            steps.PASSES: c.file("export", steps.PASSES),
+            run_files.PER_FACE: c.file("evaluate", run_files.PER_FACE),
+            run_files.LATENCY: c.file("bench", run_files.LATENCY),
+            run_files.PASSES: c.file("export", run_files.PASSES),
         },
         lambda c: {"config": portable(c.config)},
         ("Jinja2", "matplotlib"),

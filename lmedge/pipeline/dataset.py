@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from lmedge.data.augment import AugmentSpec, Canvas, make_canvas, random_view
+from lmedge.data.crops import labelled_crops
 from lmedge.data.samples import FaceSample, check_labels
-from lmedge.preprocess import PreprocessSpec, crop_face
+from lmedge.preprocess import PreprocessSpec
 from lmedge.schemas import LandmarkSchema
 
 Progress = Callable[[int, int, str], None]
@@ -75,11 +76,5 @@ def load_crops(samples: Sequence[FaceSample], spec: PreprocessSpec) -> tuple[Ten
     Raises:
         DataError: an image cannot be read, or a label lies far outside it.
     """
-    crops, fractions = [], []
-    for sample in samples:
-        image = sample.read_image()
-        check_labels(sample.points_px, (image.shape[0], image.shape[1]), sample.origin)
-        crop, transform = crop_face(image, sample.box(), spec)
-        crops.append(crop)
-        fractions.append(transform.to_fractions(sample.points_px).astype(np.float32))
-    return torch.from_numpy(np.stack(crops)), torch.from_numpy(np.stack(fractions))
+    crops, fractions = labelled_crops(samples, spec)
+    return torch.from_numpy(crops), torch.from_numpy(fractions.astype(np.float32))

@@ -21,7 +21,7 @@ from lmedge.data.pictures import contact_sheet
 from lmedge.data.samples import FaceSample
 from lmedge.data.sources import KINDS
 from lmedge.errors import DataError
-from lmedge.pipeline import steps
+from lmedge.pipeline import run_files
 from lmedge.pipeline.charts import ced_svg, training_svg
 from lmedge.pipeline.commands import PLACE, build_command, verify_command
 from lmedge.pipeline.faces import FaceIndex, licences, read_index
@@ -63,14 +63,14 @@ def render_report(context: RunContext) -> str:
     """
     import jinja2
 
-    facts, parity = NetworkFacts.read(context.folder / "train"), steps.parity_reports(context)
+    facts, parity = NetworkFacts.read(context.folder / "train"), run_files.parity_reports(context)
     index = read_index(context.folder / "faces", context.sources)
-    latency, evaluation = _read(context, "bench", steps.LATENCY), _read(context, "evaluate", steps.EVALUATION)
+    latency, evaluation = _read(context, "bench", run_files.LATENCY), _read(context, "evaluate", run_files.EVALUATION)
     rows = mark_fastest(_with_engine_times(summary_rows(context), latency["rows"]))
     errors = _errors_per_face(context)
     compared = fastest_per_precision(rows)
     pictured = fastest([row for row in rows if row["precision"] in PICTURED_PRECISIONS])
-    manifest = steps.candidate(context).manifest
+    manifest = run_files.candidate(context).manifest
     values = {
         "context": context,
         "config": context.config,
@@ -90,8 +90,8 @@ def render_report(context: RunContext) -> str:
         "sheets": _sheets(context, index.validation, pictured, errors),
         "parity": parity,
         "gate_words": GATES,
-        "passes": _read(context, "export", steps.PASSES),
-        "calibration": _read(context, "quantize", steps.CALIBRATION),
+        "passes": _read(context, "export", run_files.PASSES),
+        "calibration": _read(context, "quantize", run_files.CALIBRATION),
         "data": _data(context, index),
         "manifest": manifest,
         "provenance": manifest.provenance,
@@ -126,7 +126,7 @@ def _subsets(evaluation: Sequence[Row], compared: Sequence[Row]) -> list[dict[st
 
 def _errors_per_face(context: RunContext) -> dict[tuple[str, str], Any]:
     """(artifact, backend) → NME of each validation face (N,), NaN where it has none."""
-    rows = _read(context, "evaluate", steps.PER_FACE)
+    rows = _read(context, "evaluate", run_files.PER_FACE)
     return {key_of(row): np.array([np.nan if value is None else value for value in row["nme"]], np.float64) for row in rows}
 
 
@@ -144,7 +144,7 @@ def _sheets(
     worst, others = order[:PICTURED], order[PICTURED:]
     spread = [others[i] for i in sorted({round(i) for i in np.linspace(len(others) - 1, 0, PICTURED)})[::-1]] if others else []
     chosen = worst + spread
-    bundle = steps.candidate(context)
+    bundle = run_files.candidate(context)
     opened = FaceLandmarker.open(bundle, backend=row["backend"], precision=row["precision"], dialect=row["dialect"])
     with opened as landmarker:
         _, results = evaluate(landmarker, [faces[i] for i in chosen], boxes="landmarks", split="all")
@@ -217,4 +217,4 @@ def _table_digest(table: Mapping[str, str]) -> str:
 
 
 def _read(context: RunContext, stage: str, name: str) -> Any:
-    return steps.read_json(context.file(stage, name))
+    return run_files.read_json(context.file(stage, name))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmedge.pipeline import steps
+from lmedge.pipeline import run_files
 from lmedge.pipeline.stages import RunContext
 
 
 def summary_rows(context: RunContext) -> list[dict[str, Any]]:
     """One row per engine and file: precision, size, NME, latency, parity; None where a row was not measured."""
     evaluations = {
-        (row["artifact"], row["backend"]): row for row in steps.read_json(context.file("evaluate", steps.EVALUATION))
+        (row["artifact"], row["backend"]): row for row in run_files.read_json(context.file("evaluate", run_files.EVALUATION))
     }
-    latency = steps.read_json(context.file("bench", steps.LATENCY))["rows"]
+    latency = run_files.read_json(context.file("bench", run_files.LATENCY))["rows"]
     latencies = {(row["artifact"], row["backend"]): row for row in latency}
     rows = []
-    files = {artifact.path: artifact for artifact in steps.artifacts(context)}
-    for report in steps.parity_reports(context):
+    files = {artifact.path: artifact for artifact in run_files.artifacts(context)}
+    for report in run_files.parity_reports(context):
         artifact = files[report.artifact]
         paths = [artifact.file, *(artifact.root / name for name, _ in artifact.companions)]
         key = (report.artifact, report.backend)

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lmedge.bundle import Bundle
+from lmedge.data.crops import labelled_crops
 from lmedge.data.samples import FaceSample
-from lmedge.preprocess import crop_face
 from lmedge.reports import EvaluationReport, GateResult, ParityReport
 from lmedge.runtimes import find_runtime
 from lmedge.runtimes.checks import PlannedCheck, SkippedCheck, check_lineage, plan_checks
@@ -132,12 +132,6 @@ def _crops_of(
     samples: Sequence[FaceSample], bundle: Bundle
 ) -> tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.float64] | None]:
     """The crops of faces of the bundle's own schema, with labels as fractions; faces of another one are only evaluated."""
-    spec = bundle.manifest.preprocess
     if samples[0].schema != bundle.manifest.schema:
         return None, None
-    crops, fractions = [], []
-    for sample in samples:
-        crop, transform = crop_face(sample.read_image(), sample.box(), spec)
-        crops.append(crop)
-        fractions.append(transform.to_fractions(sample.points_px))
-    return np.stack(crops), np.stack(fractions)
+    return labelled_crops(samples, bundle.manifest.preprocess)

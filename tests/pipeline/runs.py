@@ -15,7 +15,7 @@ from lmedge.data.csv import write_csv
 from lmedge.data.samples import FaceSample, is_validation
 from lmedge.data.sources import parse_source
 from lmedge.export.pack import VARIANTS, onnx_name
-from lmedge.pipeline import steps
+from lmedge.pipeline import run_files, steps
 from lmedge.pipeline.config import DataOptions, RunConfig
 from lmedge.pipeline.lock import Lock
 from lmedge.pipeline.network import NetworkFacts
@@ -42,9 +42,9 @@ def finished_run(folder: Path) -> RunContext:
     network = tiny_onnx(folder / "source")
     for variant in VARIANTS:
         shutil.copyfile(network, folder / ("quantize" if variant.precision == "int8" else "export") / onnx_name(variant))
-    _write(folder / "export" / steps.PASSES, [{"name": "simplify", "max_px": 2e-5, "crops": 34, "nodes": 9}])
+    _write(folder / "export" / run_files.PASSES, [{"name": "simplify", "max_px": 2e-5, "crops": 34, "nodes": 9}])
     calibration = CalibrationRecord(60, "min-max", 0, "ab" * 32, ("synthetic",), ("head",), tool_versions={"onnx": "1"})
-    _write(folder / "quantize" / steps.CALIBRATION, calibration.to_json())
+    _write(folder / "quantize" / run_files.CALIBRATION, calibration.to_json())
     write_parity(context, [passing(variant.precision, variant.dialect) for variant in VARIANTS])
     for stage in ("faces", "train", "export", "quantize", "compile", "parity"):
         files = [path for path in (folder / stage).rglob("*") if path.is_file()]
@@ -65,7 +65,7 @@ def with_gate(precision: str, gate: GateResult, dialect: str = "", backend: str 
 
 
 def write_parity(context: RunContext, reports: Sequence[ParityReport]) -> None:
-    _write(context.file("parity", steps.PARITY), [report.to_json() for report in reports])
+    _write(context.file("parity", run_files.PARITY), [report.to_json() for report in reports])
 
 
 def write_latency(context: RunContext, p50_ms: dict[str, float]) -> None:
@@ -75,7 +75,7 @@ def write_latency(context: RunContext, p50_ms: dict[str, float]) -> None:
         LatencyReport("onnxruntime", name, 1, 1, p50, p50 * 1.1, p50 * 1.2, 300, p50 / 2, p50 / 2, p50, files[name])
         for name, p50 in p50_ms.items()
     ]
-    _write(context.file("bench", steps.LATENCY), {"machine": MACHINE, "rows": [row.to_json() for row in rows]})
+    _write(context.file("bench", run_files.LATENCY), {"machine": MACHINE, "rows": [row.to_json() for row in rows]})
 
 
 def _write_faces(folder: Path) -> Path:
@@ -108,7 +108,7 @@ def _write_network(folder: Path) -> None:
         "validation_nme": 0.3,
     }
     NetworkFacts(SCHEMA, SPEC, {"trunk": "tiny", "width": 1.0}, training, HISTORY).write(folder)
-    for name in (steps.PROGRAM, steps.BEST):
+    for name in (run_files.PROGRAM, run_files.BEST):
         (folder / name).write_bytes(name.encode())
 
 

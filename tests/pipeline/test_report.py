@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lmedge.pipeline import steps
+from lmedge.pipeline import run_files
 from lmedge.pipeline.findings import points, px
 from lmedge.pipeline.lock import Lock
 from lmedge.pipeline.report import PICTURED, render_report
@@ -103,7 +103,7 @@ def test_a_run_for_no_engine_of_this_machine_says_that_nothing_was_compared(copi
     run = replace(run, config=replace(run.config, targets=("tensorrt",)))
     runs.write_parity(run, [])
     runs.write_latency(run, {})
-    for name in (steps.EVALUATION, steps.PER_FACE):
+    for name in (run_files.EVALUATION, run_files.PER_FACE):
         run.file("evaluate", name).write_text("[]", encoding="utf-8")
     page = render_report(run)
     assert "Not verified: no engine was compared with PyTorch" in text_of(page)
@@ -179,8 +179,8 @@ def test_pictures_show_the_worst_faces_and_a_spread_of_the_others(page: str) -> 
 
 
 def test_errors_per_face_lie_beside_the_evaluation_and_agree_with_it(finished: RunContext) -> None:
-    reports = json.loads(finished.file("evaluate", steps.EVALUATION).read_text())
-    per_face = json.loads(finished.file("evaluate", steps.PER_FACE).read_text())
+    reports = json.loads(finished.file("evaluate", run_files.EVALUATION).read_text())
+    per_face = json.loads(finished.file("evaluate", run_files.PER_FACE).read_text())
     assert [(row["artifact"], row["backend"]) for row in per_face] == [(row["artifact"], row["backend"]) for row in reports]
     for report, row in zip(reports, per_face, strict=True):
         assert len(row["nme"]) == report["count"] == runs.VALIDATION

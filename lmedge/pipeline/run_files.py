@@ -1,0 +1,135 @@
+"""What lies in a run folder: the names of its files, and reading them back as what later stages and reports need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lmedge.bundle import Artifact, Bundle, Manifest, file_digest, network_specs, write_atomically
+from lmedge.data.sources import KINDS
+from lmedge.export.pack import VARIANTS, keep_passing, list_artifacts, photo_digest
+from lmedge.pipeline.faces import FaceIndex, licences, read_index
+from lmedge.pipeline.network import NetworkFacts
+from lmedge.pipeline.stages import RunContext
+from lmedge.reports import GateResult, ParityReport
+
+PROGRAM, BEST, HISTORY = "model.pt2", "best.pt", "last.pt"
+PARITY, EVALUATION, LATENCY, CALIBRATION, PASSES = (
+    "parity.json",
+    "evaluation.json",
+    "latency.json",
+    "calibration.json",
+    "passes.json",
+)
+# Beside the evaluation, so that the manifest stays small.
+PER_FACE = "per_face.json"
+GOLDEN_FILE = "golden.npz"
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a stage."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Plain data as indented JSON, atomically."""
+    write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_faces(context: RunContext) -> FaceIndex:
+    """The faces of a run, with their split."""
+    return read_index(context.folder / "faces", context.sources)
+
+
+def read_network(context: RunContext) -> NetworkFacts:
+    """What training wrote for those without torch."""
+    return NetworkFacts.read(context.folder / "train")
+
+
+def candidate(context: RunContext) -> Bundle:
+    """The bundle as it will be, read from the stage folders: artifacts that passed parity, everything but the evaluation."""
+    facts = read_network(context)
+    parity = parity_reports(context)
+    manifest = Manifest(
+        name=context.config.name,
+        schema=facts.schema,
+        preprocess=facts.preprocess,
+        artifacts=tuple(keep_passing(artifacts(context), parity)),
+        calibration=read_json(context.file("quantize", CALIBRATION)),
+        parity=tuple(report.to_json() for report in parity),
+        provenance=_provenance(context, facts),
+    )
+    return Bundle(context.folder, manifest)
+
+
+def artifacts(context: RunContext) -> list[Artifact]:
+    """All files that the run made for engines, whether they passed or not."""
+    facts = read_network(context)
+    return list_artifacts(
+        onnx_folders(context),
+        context.folder / "compile" if "openvino" in context.config.engines else None,
+        targets=context.config.engines,
+        spec=facts.preprocess,
+        schema=facts.schema,
+        program_sha256=context.lock.digest(context.file("train", PROGRAM)),
+        tool_versions=tool_versions(context),
+    )
+
+
+def parity_reports(context: RunContext) -> list[ParityReport]:
+    """The parity stage's reports, read back."""
+    reports = []
+    for row in read_json(context.file("parity", PARITY)):
+        gates = tuple(GateResult(g["gate"], g["value"], g["limit"], g["unit"]) for g in row["gates"])
+        reports.append(ParityReport(**{**{k: v for k, v in row.items() if k != "passed"}, "gates": gates}))
+    return reports
+
+
+def program_artifact(context: RunContext, facts: NetworkFacts) -> Artifact:
+    """The exported program, for the torch reference."""
+    inputs, outputs = network_specs(facts.preprocess, facts.schema)
+    file = context.file("train", PROGRAM)
+    return Artifact.of_file(file, file.parent, format="torch", precision="fp32", inputs=inputs, outputs=outputs)
+
+
+def engine_pairs(every: Sequence[Artifact]) -> list[tuple[Artifact, str]]:
+    """Every file with every engine that it is meant for."""
+    return [(artifact, backend) for artifact in every for backend in sorted(artifact.serves)]
+
+
+def onnx_folders(context: RunContext) -> dict[str, Path]:
+    """Precision → the stage folder that holds its ONNX files."""
+    return {v.precision: context.folder / ("quantize" if v.precision == "int8" else "export") for v in VARIANTS}
+
+
+def tool_versions(context: RunContext) -> dict[str, str]:
+    """Versions of the tools that made the artifacts, as the lock noted them when each stage ran."""
+    versions: dict[str, str] = {}
+    records = [context.lock.records.get(stage) for stage in ("train", "export", "quantize", "compile")]
+    for record in filter(None, records):
+        for name, value in record.components.items():
+            if name.startswith("tool ") and value != "absent":
+                versions[name.removeprefix("tool ")] = value
+    return dict(sorted(versions.items()))
+
+
+def _provenance(context: RunContext, facts: NetworkFacts) -> dict[str, Any]:
+    counts = facts.training["faces"]
+    return {
+        "sources": [
+            {"kind": source.kind, "what": KINDS[source.kind].what, "terms": licences([source])[source.kind]}
+            for source in context.sources
+        ],
+        "faces": counts,
+        "trained_photos": sorted({photo_digest(key) for key in facts.training["photo_keys"]}),
+        "checkpoint_sha256": file_digest(context.file("train", BEST)),
+        "program_sha256": context.lock.digest(context.file("train", PROGRAM)),
+        "architecture": dict(facts.architecture),
+        "parameters": facts.training["parameters"],
+        "macs": facts.training["macs"],
+        "epoch": facts.training["epoch"],
+        "options": {"train": facts.training["options"], "augment": facts.training["augment"]},
+        "tool_versions": tool_versions(context),
+    }

@@ -1,0 +1,233 @@
+"""What decides each stage of a real build: for every option, tool and input file, the stages whose key it is in.
+
+A stage that reads what another one made is not listed with that one's options: it runs again only if the bytes it reads differ,
+which `test_stages.py` shows for any graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from lmedge.data.csv import write_csv
+from lmedge.pipeline import lock as lock_module
+from lmedge.pipeline.build import STAGES, make_context
+from lmedge.pipeline.config import RunConfig, config_from, merge_documents
+from lmedge.pipeline.lock import Components, StageRecord
+from lmedge.pipeline.stages import RunContext, components_of
+from lmedge.runtimes import bench
+from lmedge.schemas import MMLAB_5
+from tests.data.faces import FIVE_POINTS, sample_of, textured_image, write_image
+
+NAMES = [stage.name for stage in STAGES]
+BOTH = {"targets": ["onnxruntime", "openvino"]}
+# The page prints the whole configuration.
+REPORT = {"report"}
+
+# One changed value of every setting, and the stages whose key it changes.
+SETTINGS: list[tuple[str, Any, set[str]]] = [
+    ("name", "other", {"bundle"}),
+    ("targets", ["onnxruntime"], {"compile", "parity", "evaluate", "bench", "bundle"}),
+    ("targets", ["openvino"], {"parity", "evaluate"}),
+    ("targets", ["onnxruntime", "openvino", "tensorrt"], set()),
+    ("targets", ["openvino", "onnxruntime"], set()),
+    ("init", "{folder}/init/best.pt", {"train"}),
+    ("data.sources", ["synthetic:9"], {"faces"}),
+    ("data.schema", "WFLW_98", {"faces"}),
+    ("data.detector", "{folder}/yunet.onnx", {"faces"}),
+    ("crop.input_px", 96, {"train"}),
+    ("crop.crop_scale", 1.5, {"train"}),
+    ("model.trunk", "other", {"train"}),
+    ("model.width", 0.5, {"train"}),
+    ("model.activation", "hardswish", {"train"}),
+    ("model.head_channels", 32, {"train"}),
+    ("train.epochs", 3, {"train"}),
+    ("train.batch_size", 8, {"train"}),
+    ("train.learning_rate", 0.1, {"train"}),
+    ("train.weight_decay", 0.1, {"train"}),
+    ("train.warmup_epochs", 1.0, {"train"}),
+    ("train.loss", "l2", {"train"}),
+    ("train.seed", 1, {"train"}),
+    ("train.threads", 1, {"train"}),
+    ("augment.rotation_deg", 1.0, {"train"}),
+    ("augment.scale", 0.5, {"train"}),
+    ("augment.shift", 0.5, {"train"}),
+    ("augment.flip", 0.25, {"train"}),
+    ("augment.contrast", 0.5, {"train"}),
+    ("augment.brightness", 0.5, {"train"}),
+    ("augment.color", 0.5, {"train"}),
+    ("augment.gray", 0.5, {"train"}),
+    ("quantize.images", 9, {"quantize"}),
+    ("quantize.seed", 9, {"quantize"}),
+    ("parity.crops", 9, {"parity"}),
+    ("bench.iterations", 9, {"bench"}),
+    ("bench.threads", 2, {"bench"}),
+    *((f"gates.{entry.name}", 0.125, {"parity"}) for entry in fields(RunConfig().gates)),
+]
+
+# The manifest names the versions of what made its files, so another version changes the bundle too.
+TOOLS: dict[str, set[str]] = {
+    "numpy": {"faces", "train", "quantize", "parity", "evaluate", "bench", "bundle"},
+    "opencv-python": {"faces", "train", "quantize", "parity", "evaluate", "bench", "bundle"},
+    "torch": {"train", "export", "parity", "bundle"},
+    "accelerate": {"train", "bundle"},
+    "onnx": {"export", "quantize", "bundle"},
+    "onnxscript": {"export", "bundle"},
+    "onnxslim": {"export", "bundle"},
+    "onnxruntime": {"export", "quantize", "parity", "evaluate", "bench", "bundle"},
+    "openvino": {"compile", "parity", "evaluate", "bench", "bundle"},
+    "Jinja2": {"report"},
+    "matplotlib": {"report"},
+}
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def context_of(folder: Path, document: dict[str, Any] | None = None) -> RunContext:
+    return make_context(config_from(merge_documents(BOTH, document or {})), folder / "run")
+
+
+def keys(context: RunContext) -> dict[str, Components]:
+    """The key of every stage, as if the stages before it had run; files that are missing get some content."""
+    found: dict[str, Components] = {}
+    for stage in STAGES:
+        for path in stage.reads(context).values():
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(path.name)
+        found[stage.name] = components_of(context, stage)
+        context.lock.records[stage.name] = StageRecord(found[stage.name], {})
+    return found
+
+
+def changed(before: dict[str, Components], after: dict[str, Components]) -> set[str]:
+    return {name for name in NAMES if before[name] != after[name]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which every file that a stage reads will be there; torch and the engines are never loaded."""
+    root = tmp_path_factory.mktemp("keys")
+    for name in ("init/best.pt", "yunet.onnx"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    yield root
+
+
+# Options
+
+
+@pytest.mark.parametrize(("key", "value", "stages"), SETTINGS, ids=[f"{key}={value}" for key, value, _ in SETTINGS])
+def test_a_setting_changes_the_stages_it_decides(folder: Path, key: str, value: Any, stages: set[str]) -> None:
+    if isinstance(value, str):
+        value = value.format(folder=folder)
+    before = keys(context_of(folder))
+    assert changed(before, keys(context_of(folder))) == set()
+    assert changed(before, keys(context_of(folder, nested(key, value)))) == stages | REPORT
+
+
+def test_every_setting_is_in_the_table() -> None:
+    def leaves(value: Any, prefix: str = "") -> Iterator[str]:
+        for entry in fields(value):
+            inner = getattr(value, entry.name)
+            yield from leaves(inner, f"{prefix}{entry.name}.") if is_dataclass(inner) else [prefix + entry.name]
+
+    assert {key for key, _, _ in SETTINGS} == set(leaves(RunConfig()))
+
+
+def test_the_count_of_rendered_faces_is_data_but_the_place_of_photos_is_not(folder: Path) -> None:
+    """The same photos elsewhere are the same photos."""
+    contexts = []
+    for name in ("here", "there"):
+        context = context_of(folder, {"data": {"sources": [f"csv:{write_photos(folder / name)}"], "schema": "MMLAB_5"}})
+        contexts.append(keys(context))
+    assert changed(*contexts) == REPORT
+
+
+# Tools
+
+
+def with_versions(folder: Path, versions: dict[str, str]) -> dict[str, Components]:
+    with patch.object(lock_module, "version", lambda name: versions.get(name, "1")):
+        return keys(context_of(folder))
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_another_version_of_a_tool_changes_the_stages_that_call_it(folder: Path, tool: str) -> None:
+    assert changed(with_versions(folder, {}), with_versions(folder, {tool: "2"})) == TOOLS[tool]
+
+
+def test_every_tool_is_in_the_table() -> None:
+    assert {tool for stage in STAGES for tool in stage.tools} == set(TOOLS)
+
+
+def test_another_version_of_lmedge_changes_every_stage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(context_of(folder))
+    monkeypatch.setattr(lock_module, "__version__", "99")
+    assert changed(before, keys(context_of(folder))) == set(NAMES)
+
+
+@pytest.mark.parametrize("fact", ["cpu", "arch", "cores_usable"])
+def test_what_was_measured_on_another_machine_is_measured_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fact: str
+) -> None:
+    before, machine = keys(context_of(folder)), bench.describe_machine()
+    monkeypatch.setattr(bench, "describe_machine", lambda: {**machine, fact: "other"})
+    assert changed(before, keys(context_of(folder))) == {"parity", "evaluate", "bench"}
+
+
+# Input files
+
+
+def write_photos(folder: Path) -> Path:
+    """Four photos with labels."""
+    samples = []
+    for number in range(4):
+        image = write_image(folder / f"face{number}.png", textured_image(number))
+        samples.append(sample_of(image, np.array(FIVE_POINTS) + number, MMLAB_5))
+    write_csv(folder / "faces.csv", samples)
+    return folder / "faces.csv"
+
+
+def flip_last_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["face2.png", "faces.csv"])
+def test_one_byte_of_the_data_changes_the_faces(tmp_path: Path, name: str) -> None:
+    document = {"data": {"sources": [f"csv:{write_photos(tmp_path / 'photos')}"], "schema": "MMLAB_5"}}
+    before = keys(context_of(tmp_path, document))
+    content = (tmp_path / "photos" / name).read_bytes()
+    (tmp_path / "photos" / name).write_bytes(content[:-1] + (b"4" if name.endswith("csv") else b"\x00"))
+    after = keys(context_of(tmp_path, document))
+    assert changed(before, after) == {"faces"}
+    names = [key for key in after["faces"] if after["faces"][key] != before["faces"][key]]
+    assert names == [f"input csv:{name}"]
+
+
+def readers(context: RunContext, file: Path) -> set[str]:
+    return {stage.name for stage in STAGES if file in stage.reads(context).values()}
+
+
+def test_one_byte_of_any_file_between_stages_changes_the_stages_that_read_it(folder: Path) -> None:
+    context = context_of(folder)
+    before = keys(context)
+    between = sorted({path for stage in STAGES for path in stage.reads(context).values()})
+    assert len(between) > 15
+    for file in between:
+        flip_last_byte(file)
+        assert changed(before, keys(context_of(folder))) == readers(context, file), file
+        flip_last_byte(file)
+    assert changed(before, keys(context_of(folder))) == set()
