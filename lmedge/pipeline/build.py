@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmedge.bundle import Bundle, write_atomically
+from lmedge.bundle import write_atomically
 from lmedge.data.sources import Source, parse_source
 from lmedge.errors import AccuracyError, BackendUnavailableError, ConfigError, LmedgeError, ParityError, SchemaError
 from lmedge.export.pack import VARIANTS, ir_name, onnx_name
@@ -291,13 +291,3 @@ STAGES: tuple[Stage, ...] = (
         ("Jinja2", "matplotlib"),
     ),
 )
-
-
-def open_bundle(folder: Path) -> Bundle:
-    """The bundle of a run folder, or of a bundle folder itself."""
-    inner = folder / "bundle"
-    return Bundle.open(inner if (inner / "manifest.json").is_file() else folder)
-
-
-def with_targets(config: RunConfig, targets: Sequence[str]) -> RunConfig:
-    return replace(config, targets=tuple(dict.fromkeys(targets))) if targets else config

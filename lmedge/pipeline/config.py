@@ -51,7 +51,7 @@ class ModelOptions:
     head keeps per position."""
 
     trunk: str = "mobilenet_v2"
-    width: float = 1.0
+    width: float = 0.75
     activation: str = "relu6"
     head_channels: int = 64
 
@@ -69,7 +69,7 @@ class TrainOptions:
         threads: CPU threads of torch; 0 leaves torch's default.
     """
 
-    epochs: int = 120
+    epochs: int = 100
     batch_size: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.02

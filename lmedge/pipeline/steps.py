@@ -24,7 +24,7 @@ from lmedge.pipeline.faces import SYNTHETIC, SourceFaces, with_detector_boxes, w
 from lmedge.pipeline.network import NetworkFacts
 from lmedge.pipeline.stages import RunContext
 from lmedge.preprocess import REFERENCE, BoxFit, PreprocessSpec, fit_boxes
-from lmedge.reports import ParityReport
+from lmedge.reports import LatencyReport, ParityReport
 
 EXPORT_CROPS = 32
 GOLDEN_FRAMES = 4
@@ -191,17 +191,15 @@ def measure_latency(context: RunContext, folder: Path) -> None:
     from lmedge.runtimes.bench import bench, describe_machine
 
     options, progress, bundle = context.config.bench, context.progress, run_files.candidate(context)
-    # Where no file passed its gates, that is what the build ends with, not the missing engines.
-    rows = (
-        []
-        if not any(artifact.serves for artifact in bundle.manifest.artifacts)
-        else bench(
+    rows: list[LatencyReport] = []
+    # Where no file passed its gates there is nothing to measure, and the build ends with the gates.
+    if any(artifact.serves for artifact in bundle.manifest.artifacts):
+        rows = bench(
             bundle,
             threads=options.threads,
             iterations=options.iterations,
             progress=(lambda done, total: progress(done, total, "measuring latency")) if progress else None,
         )
-    )
     run_files.write_json(folder / run_files.LATENCY, {"machine": describe_machine(), "rows": [row.to_json() for row in rows]})
 
 

@@ -26,7 +26,7 @@ CONFIG = """
 name = "small"
 targets = ["onnxruntime", "openvino"]
 [data]
-sources = ["synthetic:40"]
+sources = ["synthetic:30"]
 [crop]
 input_px = 64
 [model]
@@ -39,7 +39,7 @@ warmup_epochs = 0.5
 [quantize]
 images = 12
 [parity]
-crops = 10
+crops = 6
 [bench]
 iterations = 3
 [gates]

@@ -148,10 +148,16 @@ def program_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_the_program_is_the_same_in_any_folder_and_memory_format(program_file: Path, tmp_path: Path) -> None:
+def test_the_program_is_made_in_silence_and_is_the_same_in_any_folder_and_memory_format(
+    program_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = checkpoint_of()
     weights = {n: t.to(memory_format=torch.channels_last) if t.ndim == 4 else t for n, t in checkpoint.weights.items()}
+    logging_before = logging.root.manager.disable
     export_program(replace(checkpoint, weights=weights), tmp_path / "deep/er/model.pt2")
+    assert logging.root.manager.disable == logging_before
+    assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
+    assert capfd.readouterr() == ("", "")
     content = program_file.read_bytes()
     assert content == (tmp_path / "deep/er/model.pt2").read_bytes()
     assert str(Path(__file__).parents[2]).encode() not in content
@@ -165,13 +171,3 @@ def test_the_program_takes_any_batch_and_answers_like_the_checkpoint(program_fil
         answer = load_program(program_file).module()(crops)
         expected = DeployedNetwork(checkpoint.network(), SPEC.mean, SPEC.std).eval()(crops)
     torch.testing.assert_close(answer, expected, atol=1e-5, rtol=0)
-
-
-def test_exporting_is_silent_and_leaves_logging_alone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
-    before = logging.root.manager.disable
-    export_program(checkpoint_of(), tmp_path / "model.pt2")
-    assert logging.root.manager.disable == before
-    assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
-    assert capfd.readouterr() == ("", "")
