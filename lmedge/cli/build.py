@@ -138,7 +138,8 @@ def _context_of(run: Path, target: list[str] | None, settings: list[str] | None)
         raise InputError(f"{run} is no run folder: it has no {CONFIG_COPY}. Make one: lmedge train --out {run}")
     document = json.loads(file.read_text(encoding="utf-8"))
     if target:
-        document = merge_documents(document, {"targets": list(dict.fromkeys(target))})
+        # Further targets, so that what the run already serves stays.
+        document = merge_documents(document, {"targets": list(dict.fromkeys([*document["targets"], *target]))})
     return make_context(config_from(apply_settings(document, settings or ())), run)
 
 
@@ -192,6 +193,9 @@ def _finish(result: Any, as_json: bool) -> None:
         print_json(result.to_json())
     else:
         say(f"{result.stages[-1].stage} is up to date in {result.folder / result.stages[-1].stage}")
+    if result.failure is not None:
+        print_error(result.failure)
+        raise typer.Exit(exit_code(result.failure))
 
 
 def _print_plan(context: Any, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,10 @@ import typer
 from lmedge.cli.console import EXIT_GATE, note, number, percent, print_json, print_table, progress_bar, say
 from lmedge.cli.faces import BundleArgument
 from lmedge.cli.options import BackendsOption, DeviceOption, JsonOption, PrecisionsOption, SchemaOption, ThreadsOption
-from lmedge.errors import BackendUnavailableError, ConfigError
+from lmedge.errors import BackendUnavailableError
+
+# Enough for a 99th percentile to mean something.
+_PARITY_FACES = 200
 
 
 def register(app: typer.Typer) -> None:
@@ -38,13 +42,20 @@ def verify(
     from lmedge.bundle import Bundle
     from lmedge.runtimes.verify import verify_bundle
 
-    limits = _gate_limits(config)
+    limits = _gate_limits(config, run)
     opened = Bundle.open(bundle)
     usable, missing = _usable(backend)
-    samples = _read_samples(data, schema) if data else None
+    samples, parity_samples = _read_samples(data, schema) if data else (None, None)
     with progress_bar() as progress:
         outcome = verify_bundle(
-            opened, backends=usable, run=run, samples=samples, limits=limits, threads=threads, progress=progress
+            opened,
+            backends=usable,
+            run=run,
+            samples=samples,
+            parity_samples=parity_samples,
+            limits=limits,
+            threads=threads,
+            progress=progress,
         )
     outcome = replace(outcome, skipped=(*outcome.skipped, *missing))
     if as_json:
@@ -106,16 +117,16 @@ def bench(
     say(f"{machine['cpu']}, {machine['cores_usable']} cores, {machine['os']}, Python {machine['python']}")
 
 
-def _gate_limits(config: Path | None) -> Any:
+def _gate_limits(config: Path | None, run: Path | None) -> Any:
+    """Of the file that was named, else those that the run was built with, else lmedge's own."""
     from lmedge.runtimes.gates import GateLimits
-    from lmedge.toml_file import read_toml
 
-    if config is None:
-        return GateLimits()
-    table = read_toml(config, ConfigError).get("gates")
-    if not isinstance(table, dict):
-        raise ConfigError(f"{config} has no [gates] table, so it sets no limit. Leave --config out for lmedge's own limits.")
-    return GateLimits.from_mapping(table)
+    if config is not None:
+        return GateLimits.from_toml(config)
+    built_with = run / "config.json" if run is not None else None
+    if built_with is not None and built_with.is_file():
+        return GateLimits.from_mapping(json.loads(built_with.read_text(encoding="utf-8"))["gates"])
+    return GateLimits()
 
 
 def _usable(backends: list[str] | None) -> tuple[list[str] | None, list[Any]]:
@@ -141,8 +152,9 @@ def _usable(backends: list[str] | None) -> tuple[list[str] | None, list[Any]]:
     return usable, missing
 
 
-def _read_samples(data: list[str], schema: str) -> list[Any]:
-    """The validation faces: what a network was trained on says nothing of its error."""
+def _read_samples(data: list[str], schema: str) -> tuple[list[Any], list[Any]]:
+    """Faces for the NME: those of the validation split, since what a network was trained on says nothing of its error; and
+    faces to compare engines on: the same, and training faces where they are few."""
     from lmedge.data.duplicates import share_keys_of_duplicates
     from lmedge.data.samples import split_samples
     from lmedge.data.sources import parse_source, read_sources
@@ -150,10 +162,12 @@ def _read_samples(data: list[str], schema: str) -> list[Any]:
 
     chosen = get_schema(schema) if schema else None
     faces = share_keys_of_duplicates(read_sources([parse_source(text, chosen) for text in data]))
-    validation = split_samples(faces)[1]
+    training, validation = split_samples(faces)
     if not validation:
         note(f"None of these {len(faces)} faces is in the validation split; all are used.")
-    return validation or faces
+        return faces, faces
+    missing = max(0, _PARITY_FACES - len(validation))
+    return validation, [*validation, *training[:missing]]
 
 
 def _print_outcome(outcome: Any) -> None:

@@ -34,7 +34,7 @@ from lmedge.schemas import LandmarkSchema, get_schema
 REPORT = "report.html"
 TENSORRT_REASON = (
     "Engines are built on the GPU that runs them, and this lmedge does not compile for TensorRT yet. "
-    "The Q/DQ ONNX is at {onnx}; the bundle is complete otherwise."
+    "The Q/DQ ONNX is at {onnx}; everything else is done."
 )
 
 
@@ -103,7 +103,8 @@ def build(
         if on_stage:
             on_stage(stage)
     if until is not None:
-        return BuildResult(context.folder, tuple(done), (), None)
+        failure = _tensorrt_missing(context) if until == "compile" else None
+        return BuildResult(context.folder, tuple(done), (), failure)
     _publish_report(context)
     return BuildResult(context.folder, tuple(done), tuple(summary_rows(context)), _failure(context))
 
@@ -123,16 +124,20 @@ def _failure(context: RunContext) -> LmedgeError | None:
         require(run_files.parity_reports(context))
     except ParityError as error:
         return ParityError(f"Files that failed a gate stay out of the bundle:\n{error}")
-    limit = context.config.gates.max_nme
-    worst = max(run_files.read_json(context.file("evaluate", run_files.EVALUATION)), key=lambda row: row["nme"])
-    if not worst["nme"] <= limit:
+    try:
+        require(run_files.accuracy_reports(context))
+    except ParityError as error:
+        epochs = 2 * context.config.train.epochs
         return AccuracyError(
-            f"{worst['artifact']} on {worst['backend']} has a validation NME of {worst['nme']:.2%}, allowed {limit:.2%}. "
-            f"Train longer (--set train.epochs={2 * context.config.train.epochs}) or change gates.max_nme."
+            f"Files whose error on validation faces is above gates.max_nme stay out of the bundle:\n{error}\n"
+            f"Train longer (--set train.epochs={epochs}), give more faces, or set another limit (--set gates.max_nme=0.3)."
         )
+    return _tensorrt_missing(context)
+
+
+def _tensorrt_missing(context: RunContext) -> LmedgeError | None:
     if "tensorrt" in context.config.targets:
-        onnx = context.folder / "bundle" / onnx_name(VARIANTS[2])
-        return BackendUnavailableError(TENSORRT_REASON.format(onnx=onnx))
+        return BackendUnavailableError(TENSORRT_REASON.format(onnx=context.file("quantize", onnx_name(VARIANTS[2]))))
     return None
 
 
@@ -169,7 +174,8 @@ def _find_init(text: str) -> Path | None:
     if not text:
         return None
     path = Path(text)
-    for candidate in (path, path / "best.pt", path / "train" / "best.pt", path.parent / "train" / "best.pt"):
+    places = (path / "best.pt", path / "train" / "best.pt", path.parent / "train" / "best.pt") if path.is_dir() else (path,)
+    for candidate in places:
         if candidate.is_file():
             return candidate
     raise ConfigError(
@@ -276,7 +282,7 @@ STAGES: tuple[Stage, ...] = (
         steps.pack_bundle,
         _pack_inputs,
         # The manifest names the tools that made its files, also where another version made the same bytes.
-        lambda c: {"name": c.config.name, "made by": run_files.tool_versions(c)},
+        lambda c: {"name": c.config.name, "gates": c.config.gates, "made by": run_files.tool_versions(c)},
     ),
     Stage(
         "report",

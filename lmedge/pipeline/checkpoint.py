@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lmedge.bundle import write_atomically
-from lmedge.errors import DataError
+from lmedge.errors import ConfigError, DataError
 from lmedge.pipeline.models import Architecture, DeployedNetwork, LandmarkNetwork, build_network
 from lmedge.preprocess import PreprocessSpec
 from lmedge.schemas import LandmarkSchema
@@ -67,6 +67,10 @@ class Checkpoint:
             DataError: the file is missing, damaged, or no lmedge checkpoint.
         """
         document = load_tensors(path)
+        if document.get("format_version", 0) != _FORMAT_VERSION:
+            raise DataError(
+                f"{path} has checkpoint format {document.get('format_version')}; this lmedge reads {_FORMAT_VERSION}. Train again."
+            )
         try:
             return cls(
                 weights=document["weights"],
@@ -106,9 +110,18 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 
 def start_from(network: LandmarkNetwork, checkpoint: Checkpoint) -> list[str]:
-    """Copies every weight whose name and shape fit; returns the names that keep their own start values."""
+    """Copies every weight whose name and shape fit; returns the names that keep their own start values.
+
+    Raises:
+        ConfigError: no kernel of the trunk fits, so the start would be from nothing.
+    """
     own = network.state_dict()
     fitting = {name: tensor for name, tensor in checkpoint.weights.items() if name in own and own[name].shape == tensor.shape}
+    if not any(name.startswith("trunk.") and tensor.ndim > 1 for name, tensor in fitting.items()):
+        raise ConfigError(
+            f"--init: nothing of the checkpoint fits. It is a {checkpoint.architecture.trunk} of width "
+            f"{checkpoint.architecture.width}; give the run the same: --set model.width={checkpoint.architecture.width}"
+        )
     network.load_state_dict({**own, **fitting})
     return sorted(set(own) - set(fitting))
 

@@ -19,6 +19,10 @@ from lmedge.runtimes.gates import GateLimits
 from lmedge.toml_file import read_toml
 
 HOST_ENGINES = ("onnxruntime", "openvino")
+# Spelled here too, since the modules that define them need torch; a test holds both together.
+LOSS_NAMES = ("l2", "wing")
+TRUNK_NAMES = ("mobilenet_v2",)
+ACTIVATION_NAMES = ("relu", "relu6", "hardswish")
 TARGETS = (*HOST_ENGINES, "tensorrt")
 DEFAULT_SOURCE = "synthetic:2000"
 # What difflib calls a good match.
@@ -242,6 +246,19 @@ def _all_keys(kind: type, prefix: str) -> list[str]:
     return keys
 
 
+def _check_choices(config: RunConfig) -> None:
+    chosen = {
+        "train.loss": (config.train.loss, LOSS_NAMES),
+        "model.trunk": (config.model.trunk, TRUNK_NAMES),
+        "model.activation": (config.model.activation, ACTIVATION_NAMES),
+    }
+    for name, (value, known) in chosen.items():
+        if value not in known:
+            near = difflib.get_close_matches(value, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{name} must be one of {', '.join(known)}; got {value!r}.{hint}")
+
+
 def _check_ranges(config: RunConfig) -> None:
     unknown = [target for target in config.targets if target not in TARGETS]
     if unknown or not config.targets:
@@ -262,6 +279,15 @@ def _check_ranges(config: RunConfig) -> None:
     for name, (value, lowest) in at_least.items():
         if value < lowest:
             raise ConfigError(f"{name} must be at least {lowest}; got {value}.")
+    between = {
+        "crop.input_px": (config.crop.input_px, 32, 1024),
+        "crop.crop_scale": (config.crop.crop_scale, 0.5, 10),
+        "model.width": (config.model.width, 0.1, 4),
+    }
+    for name, (number, low, high) in between.items():
+        if not low <= number <= high:
+            raise ConfigError(f"{name} must be between {low} and {high}; got {number}.")
+    _check_choices(config)
     if not (math.isfinite(config.train.learning_rate) and config.train.learning_rate > 0):
         raise ConfigError(f"train.learning_rate must be above 0; got {config.train.learning_rate}.")
     at_most = {

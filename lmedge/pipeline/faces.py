@@ -76,15 +76,19 @@ def write_index(folder: Path, parts: Sequence[SourceFaces], digest: Callable[[Pa
         DataError: a photo is missing.
     """
     entries: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
     for part in parts:
         root = source_root(part.source, folder)
+        place = seen[part.source.kind] = seen.get(part.source.kind, -1) + 1
         for number, sample in enumerate(part.samples):
             path = _stored_picture(sample, root, number)
             try:
                 sha256 = digest(path)
             except OSError as error:
                 raise DataError(f"{sample.origin}: cannot read the image {path}: {error.strerror or error}.") from error
-            entries.append(_entry(sample, part.source.kind, path.relative_to(root).as_posix(), sha256))
+            entry = _entry(sample, part.source.kind, path.relative_to(root).as_posix(), sha256)
+            # Which of several sources of one kind; paths of two folders may be equal.
+            entries.append({**entry, "source": place} if place else entry)
     document = {"schema": parts[0].source.schema.to_json(), "faces": entries}
     write_atomically(folder / INDEX, json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
 
@@ -100,13 +104,14 @@ def read_index(folder: Path, sources: Sequence[Source]) -> FaceIndex:
     return FaceIndex(schema, samples, [entry["kind"] for entry in document["faces"]])
 
 
-def licences(sources: Sequence[Source]) -> dict[str, str]:
-    """Kind of source → the terms of its data."""
-    own = {SYNTHETIC: "made by lmedge, no terms"}
-    return {
-        source.kind: KINDS[source.kind].licence or own.get(source.kind, "not known to lmedge: those of whoever made the labels")
-        for source in sources
-    }
+def source_terms(sources: Sequence[Source]) -> list[dict[str, str]]:
+    """What a manifest says of where faces come from: kind, format, and terms of use."""
+    unknown = "not known to lmedge: those of whoever made the labels"
+    terms = {SYNTHETIC: "made by lmedge, no terms"}
+    return [
+        {"kind": s.kind, "what": KINDS[s.kind].what, "terms": KINDS[s.kind].licence or terms.get(s.kind, unknown)}
+        for s in sources
+    ]
 
 
 def _stored_picture(sample: FaceSample, root: Path, number: int) -> Path:
@@ -137,10 +142,10 @@ def _entry(sample: FaceSample, kind: str, path: str, sha256: str) -> dict[str, A
 
 def _sample(entry: dict[str, Any], schema: LandmarkSchema, roots: dict[str, list[Path]]) -> FaceSample:
     points = np.array([np.nan if v is None else v for v in entry["points_px"]], np.float32).reshape(-1, 2)
-    candidates = [root / entry["image"] for root in roots.get(entry["kind"], [])]
-    if not candidates:
-        raise DataError(f"The run has faces of kind {entry['kind']}, but no --data of that kind was given.")
-    path = next((path for path in candidates if path.is_file()), candidates[0])
+    known, place = roots.get(entry["kind"], []), entry.get("source", 0)
+    if place >= len(known):
+        raise DataError(f"The run has faces of {place + 1} sources of kind {entry['kind']}, but --data gave {len(known)}.")
+    path = known[place] / entry["image"]
     return FaceSample(
         image=path,
         points_px=points,

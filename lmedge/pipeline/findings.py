@@ -24,6 +24,7 @@ GATES = {
     "shift_x_px": "mean shift in x",
     "shift_y_px": "mean shift in y",
     "nme_loss": "NME added on labelled faces",
+    "nme": "NME on validation faces",
 }
 
 Row = dict[str, Any]

@@ -24,7 +24,7 @@ from lmedge.errors import DataError
 from lmedge.pipeline import run_files
 from lmedge.pipeline.charts import ced_svg, training_svg
 from lmedge.pipeline.commands import PLACE, build_command, verify_command
-from lmedge.pipeline.faces import FaceIndex, licences, read_index
+from lmedge.pipeline.faces import FaceIndex, read_index, source_terms
 from lmedge.pipeline.findings import (
     GATES,
     Row,
@@ -76,7 +76,7 @@ def render_report(context: RunContext) -> str:
         "config": context.config,
         "facts": facts,
         "version": __version__,
-        "verdict": verdict(context.config.targets, rows, parity),
+        "verdict": verdict(context.config.targets, rows, [*parity, *run_files.accuracy_reports(context)]),
         "rows": rows,
         "speed_notes": speed_notes(rows),
         "best": pictured,
@@ -182,7 +182,7 @@ def _data(context: RunContext, index: FaceIndex) -> dict[str, Any]:
     every, held = Counter(index.kinds), Counter[str]()
     for sample, kind in zip(index.samples, index.kinds, strict=True):
         held[kind] += id(sample) in validating
-    terms = licences(context.sources)
+    terms = {entry["kind"]: entry["terms"] for entry in source_terms(context.sources)}
     sources = [
         {
             "kind": kind,

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lmedge.bundle import Artifact, Bundle, Manifest, file_digest, network_specs, write_atomically
-from lmedge.data.sources import KINDS
 from lmedge.export.pack import VARIANTS, keep_passing, list_artifacts, photo_digest
-from lmedge.pipeline.faces import FaceIndex, licences, read_index
+from lmedge.pipeline.faces import FaceIndex, read_index, source_terms
 from lmedge.pipeline.network import NetworkFacts
 from lmedge.pipeline.stages import RunContext
 from lmedge.reports import GateResult, ParityReport
+from lmedge.runtimes.gates import accuracy_report
 
-PROGRAM, BEST, HISTORY = "model.pt2", "best.pt", "last.pt"
+PROGRAM, BEST = "model.pt2", "best.pt"
 PARITY, EVALUATION, LATENCY, CALIBRATION, PASSES = (
     "parity.json",
     "evaluation.json",
@@ -87,6 +87,15 @@ def parity_reports(context: RunContext) -> list[ParityReport]:
     return reports
 
 
+def accuracy_reports(context: RunContext) -> list[ParityReport]:
+    """The gates on the error of everything that was evaluated; what int8 adds is gated by the parity stage."""
+    files = {artifact.path: artifact for artifact in artifacts(context)}
+    return [
+        accuracy_report(row["backend"], files[row["artifact"]], row["count"], row["nme"], context.config.gates)
+        for row in read_json(context.file("evaluate", EVALUATION))
+    ]
+
+
 def program_artifact(context: RunContext, facts: NetworkFacts) -> Artifact:
     """The exported program, for the torch reference."""
     inputs, outputs = network_specs(facts.preprocess, facts.schema)
@@ -118,10 +127,7 @@ def tool_versions(context: RunContext) -> dict[str, str]:
 def _provenance(context: RunContext, facts: NetworkFacts) -> dict[str, Any]:
     counts = facts.training["faces"]
     return {
-        "sources": [
-            {"kind": source.kind, "what": KINDS[source.kind].what, "terms": licences([source])[source.kind]}
-            for source in context.sources
-        ],
+        "sources": facts.training.get("sources", source_terms(context.sources)),
         "faces": counts,
         "trained_photos": sorted({photo_digest(key) for key in facts.training["photo_keys"]}),
         "checkpoint_sha256": file_digest(context.file("train", BEST)),

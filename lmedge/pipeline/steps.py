@@ -18,9 +18,9 @@ from lmedge.data.crops import labelled_crops
 from lmedge.data.samples import FaceSample
 from lmedge.data.sources import read_sources
 from lmedge.errors import DataError
-from lmedge.export.pack import VARIANTS, ir_name, onnx_name
+from lmedge.export.pack import VARIANTS, ir_name, keep_passing, onnx_name
 from lmedge.pipeline import run_files
-from lmedge.pipeline.faces import SYNTHETIC, SourceFaces, with_detector_boxes, write_index
+from lmedge.pipeline.faces import SYNTHETIC, SourceFaces, source_terms, with_detector_boxes, write_index
 from lmedge.pipeline.network import NetworkFacts
 from lmedge.pipeline.stages import RunContext
 from lmedge.preprocess import REFERENCE, BoxFit, PreprocessSpec, fit_boxes
@@ -73,6 +73,7 @@ def train_network(context: RunContext, folder: Path) -> None:
         augment=config.augment,
         options=config.train,
         init=Checkpoint.load(context.init) if context.init else None,
+        sources=source_terms(context.sources),
         progress=context.progress,
     )
     best = Checkpoint.load(folder / run_files.BEST)
@@ -206,7 +207,9 @@ def measure_latency(context: RunContext, folder: Path) -> None:
 def pack_bundle(context: RunContext, folder: Path) -> None:
     """What passed its gates, with its proof, as a bundle."""
     rows = run_files.read_json(context.file("evaluate", run_files.EVALUATION))
-    manifest = replace(run_files.candidate(context).manifest, evaluation={"split": "validation", "reports": rows})
+    manifest = run_files.candidate(context).manifest
+    accurate = keep_passing(manifest.artifacts, run_files.accuracy_reports(context))
+    manifest = replace(manifest, artifacts=tuple(accurate), evaluation={"split": "validation", "reports": rows})
     write_bundle(folder, manifest, context.file("parity", run_files.GOLDEN_FILE).read_bytes())
 
 

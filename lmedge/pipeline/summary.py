@@ -15,6 +15,7 @@ def summary_rows(context: RunContext) -> list[dict[str, Any]]:
     }
     latency = run_files.read_json(context.file("bench", run_files.LATENCY))["rows"]
     latencies = {(row["artifact"], row["backend"]): row for row in latency}
+    accurate = {(report.artifact, report.backend) for report in run_files.accuracy_reports(context) if report.passed}
     rows = []
     files = {artifact.path: artifact for artifact in run_files.artifacts(context)}
     for report in run_files.parity_reports(context):
@@ -35,7 +36,7 @@ def summary_rows(context: RunContext) -> list[dict[str, Any]]:
                 "max_px": report.max_px,
                 "p99_px": report.p99_px,
                 "nme_loss": report.nme_loss,
-                "passed": report.passed,
+                "passed": report.passed and key in accurate,
             }
         )
     return rows

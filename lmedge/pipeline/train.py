@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,12 @@ def train(
     augment: AugmentSpec,
     options: TrainOptions,
     init: Checkpoint | None = None,
+    sources: Sequence[Mapping[str, str]] = (),
     progress: Progress | None = None,
 ) -> list[EpochRecord]:
     """Trains into `folder`, resuming from its `last.pt` if there is one; the history of all epochs.
+
+    `sources` says where the faces come from, with their terms; those that `init` was trained on are added to the record.
 
     Raises:
         DataError: too few faces on one side of the split, no validation face with an error, or an image that cannot be used.
@@ -99,8 +102,7 @@ def train(
 
     network = build_network(architecture)
     network.head.start_at(torch.from_numpy(_mean_fractions(faces)))
-    if init is not None:
-        start_from(network, init)
+    fresh = start_from(network, init) if init is not None else []
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     deployed = DeployedNetwork(network, spec.mean, spec.std)
     optimizer = AdamW(_decay_groups(network, options.weight_decay), lr=options.learning_rate)
@@ -115,7 +117,9 @@ def train(
         "augment": asdict(augment),
         "parameters": count_parameters(network),
         "macs": count_macs(network, architecture.input_px),
-        "photo_keys": sorted({sample.photo_key for sample in training}),
+        "photo_keys": sorted({sample.photo_key for sample in training}.union(_inherited(init, "photo_keys"))),
+        "sources": [dict(source) for source in sources] + [s for s in _inherited(init, "sources") if s not in sources],
+        "not_from_init": fresh,
         "faces": {"training": len(training), "validation": len(validation)},
     }
     total_steps = options.epochs * len(loader)
@@ -157,7 +161,8 @@ def validation_nme(
 ) -> float:
     """Mean NME over faces that have a normaliser; crops are square, so fractions give the same ratio as pixels."""
     deployed = DeployedNetwork(network, spec.mean, spec.std).eval()
-    answers = torch.cat([deployed(batch) for batch in torch.split(crops, _VALIDATION_BATCH)])
+    device = next(network.parameters()).device
+    answers = torch.cat([deployed(batch.to(device)).cpu() for batch in torch.split(crops, _VALIDATION_BATCH)])
     network.train()
     return float(np.nanmean(nme(answers.numpy(), true_fractions.numpy(), samples[0].schema)))
 
@@ -168,6 +173,15 @@ def _check_finite(what: str, value: float, epoch: int, options: TrainOptions) ->
             f"The {what} became {value} in epoch {epoch + 1}. Lower the learning rate: --set train.learning_rate="
             f"{options.learning_rate / 4:g}"
         )
+
+
+def _inherited(init: Checkpoint | None, key: str) -> list[Any]:
+    """What a checkpoint that a network starts from says of its own training."""
+    if init is None:
+        return []
+    if key == "sources" and key not in init.training:
+        return [{"kind": "init", "what": "a checkpoint that does not name its faces", "terms": "unknown: those of its faces"}]
+    return list(init.training.get(key, ()))
 
 
 def _mean_fractions(faces: TrainingFaces) -> Any:

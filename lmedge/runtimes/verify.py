@@ -13,11 +13,11 @@ import numpy.typing as npt
 from lmedge.bundle import Bundle
 from lmedge.data.crops import labelled_crops
 from lmedge.data.samples import FaceSample
-from lmedge.reports import EvaluationReport, GateResult, ParityReport
+from lmedge.reports import EvaluationReport, ParityReport
 from lmedge.runtimes import find_runtime
-from lmedge.runtimes.checks import PlannedCheck, SkippedCheck, check_lineage, plan_checks
+from lmedge.runtimes.checks import SkippedCheck, check_lineage, plan_checks
 from lmedge.runtimes.evaluate import evaluate
-from lmedge.runtimes.gates import GateLimits
+from lmedge.runtimes.gates import GateLimits, accuracy_report
 from lmedge.runtimes.landmarker import FaceLandmarker
 from lmedge.runtimes.parity import check_golden, compare, program_of, reference_answers
 
@@ -60,6 +60,7 @@ def verify_bundle(
     backends: Sequence[str] | None = None,
     run: Path | None = None,
     samples: Sequence[FaceSample] | None = None,
+    parity_samples: Sequence[FaceSample] | None = None,
     limits: GateLimits | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -68,8 +69,9 @@ def verify_bundle(
 
     Args:
         backends: those that must be checked; None takes every installed one that the bundle serves.
-        run: the run folder of the bundle, for parity with PyTorch (needs torch) on crops of `samples`, else the golden ones.
+        run: the run folder of the bundle, for parity with PyTorch (needs torch).
         samples: labelled faces for the NME; all of them are used.
+        parity_samples: faces whose crops are compared with PyTorch's answers; `samples`, else the golden crops, without them.
         progress: called with (checks done, checks in all, what).
 
     Raises:
@@ -82,7 +84,8 @@ def verify_bundle(
     planned, skipped = plan_checks(bundle, backends)
     files = bundle.verify_digests()
     check_lineage(bundle, None if run is None else program_of(run, bundle).sha256)
-    crops, labels = _crops_of(samples, bundle) if samples else (None, None)
+    faces = parity_samples or samples
+    crops, labels = _crops_of(faces, bundle) if faces and run else (None, None)
     reference = None if run is None else reference_answers(bundle, run, crops)
     parity: list[ParityReport] = []
     evaluations: list[EvaluationReport] = []
@@ -97,35 +100,12 @@ def verify_bundle(
                 evaluations.append(evaluate(landmarker, samples, boxes="annotated", split="all")[0])
         if progress:
             progress(done, len(planned), "verifying")
-    parity += [_with_nme_gate(report, check, evaluations, limits) for report, check in zip(evaluations, planned, strict=False)]
+    float_nme = min((report.nme for report in evaluations if report.precision == "fp32"), default=None)
+    parity += [
+        accuracy_report(check.backend, check.artifact, report.count, report.nme, limits, float_nme)
+        for report, check in zip(evaluations, planned, strict=False)
+    ]
     return VerifyOutcome(files, tuple(parity), tuple(evaluations), tuple(skipped))
-
-
-def _with_nme_gate(
-    report: EvaluationReport, check: PlannedCheck, every: Sequence[EvaluationReport], limits: GateLimits
-) -> ParityReport:
-    """The gates on labelled faces: the error itself, and what this file adds to the best float answer."""
-    best = min(other.nme for other in every)
-    gates = (
-        GateResult("nme", report.nme, limits.max_nme, "of the normaliser"),
-        GateResult("nme_loss", report.nme - best, limits.int8_nme_loss, "of the normaliser"),
-    )
-    nothing = float("nan")
-    return ParityReport(
-        backend=report.backend,
-        precision=report.precision,
-        dialect=check.artifact.dialect,
-        artifact=check.artifact.path,
-        reference="labels",
-        crops=report.count,
-        max_px=nothing,
-        p99_px=nothing,
-        mean_px=nothing,
-        shift_x_px=nothing,
-        shift_y_px=nothing,
-        nme_loss=report.nme - best,
-        gates=gates,
-    )
 
 
 def _crops_of(
