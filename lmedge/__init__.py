@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lmedge.bundle import Bundle
     from lmedge.landmarks import FaceBox, Landmarks
     from lmedge.runtimes.base import Runtime
+    from lmedge.runtimes.gates import GateLimits
     from lmedge.runtimes.landmarker import FaceLandmarker
     from lmedge.runtimes.parity import assert_parity
     from lmedge.schemas import LandmarkSchema, get_schema
@@ -27,6 +28,7 @@ __all__ = [
     "Bundle",
     "FaceBox",
     "FaceLandmarker",
+    "GateLimits",
     "LandmarkSchema",
     "Landmarks",
     "Runtime",
@@ -40,6 +42,7 @@ _HOME = {
     "Bundle": "lmedge.bundle",
     "FaceBox": "lmedge.landmarks",
     "FaceLandmarker": "lmedge.runtimes.landmarker",
+    "GateLimits": "lmedge.runtimes.gates",
     "LandmarkSchema": "lmedge.schemas",
     "Landmarks": "lmedge.landmarks",
     "Runtime": "lmedge.runtimes.base",

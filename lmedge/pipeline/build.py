@@ -282,7 +282,7 @@ STAGES: tuple[Stage, ...] = (
         steps.pack_bundle,
         _pack_inputs,
         # The manifest names the tools that made its files, also where another version made the same bytes.
-        lambda c: {"name": c.config.name, "gates": c.config.gates, "made by": run_files.tool_versions(c)},
+        lambda c: {"name": c.config.name, "gates.max_nme": c.config.gates.max_nme, "made by": run_files.tool_versions(c)},
     ),
     Stage(
         "report",

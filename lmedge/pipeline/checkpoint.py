@@ -67,10 +67,9 @@ class Checkpoint:
             DataError: the file is missing, damaged, or no lmedge checkpoint.
         """
         document = load_tensors(path)
-        if document.get("format_version", 0) != _FORMAT_VERSION:
-            raise DataError(
-                f"{path} has checkpoint format {document.get('format_version')}; this lmedge reads {_FORMAT_VERSION}. Train again."
-            )
+        version = document.get("format_version")
+        if version != _FORMAT_VERSION:
+            raise DataError(f"{path} has checkpoint format {version}; this lmedge reads {_FORMAT_VERSION}. Train again.")
         try:
             return cls(
                 weights=document["weights"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -188,7 +189,10 @@ def _mean_fractions(faces: TrainingFaces) -> Any:
     """The mean face in the crop, (K, 2) float32, over training labels."""
     middle = (faces.canvases[0].image_bgr.shape[0] - 1) / 2
     stacked = np.stack([(canvas.points_px - middle) / canvas.crop_side_px + 0.5 for canvas in faces.canvases])
-    return np.nan_to_num(np.nanmean(stacked, axis=0), nan=0.5).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a point that no face has starts in the middle
+        mean = np.nanmean(stacked, axis=0)
+    return np.nan_to_num(mean, nan=0.5).astype(np.float32)
 
 
 def _decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

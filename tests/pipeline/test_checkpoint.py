@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmedge.errors import DataError
+from lmedge.errors import ConfigError, DataError
 from lmedge.export.torch_to_onnx import load_program
 from lmedge.pipeline.checkpoint import Checkpoint, export_program, load_tensors, save_tensors, start_from
 from lmedge.pipeline.models import Architecture, DeployedNetwork, build_network
@@ -79,7 +79,9 @@ def test_a_damaged_file_is_named(tmp_path: Path, keep: int) -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"state_dict": torch.zeros(2)}, "is no lmedge checkpoint: KeyError"),
+        ({"state_dict": torch.zeros(2)}, r"foreign\.pt has checkpoint format None; this lmedge reads 1\. Train again"),
+        ({"format_version": 2}, r"foreign\.pt has checkpoint format 2; this lmedge reads 1\. Train again"),
+        ({"format_version": 1, "weights": {}}, "is no lmedge checkpoint: KeyError"),
         (torch.zeros(3), "is no lmedge checkpoint; it holds a Tensor"),
         ([1, 2], "is no lmedge checkpoint; it holds a list"),
     ],
@@ -136,6 +138,12 @@ def test_a_head_for_other_points_starts_anew() -> None:
     assert start_from(network, given) == ["head.linear.bias", "head.linear.weight"]
     assert torch.equal(network.head.linear.weight, own_head)
     assert torch.equal(network.trunk.blocks[0][0].weight, given.weights["trunk.blocks.0.0.weight"])
+
+
+def test_a_checkpoint_of_another_width_is_refused() -> None:
+    given = checkpoint_of(replace(ARCHITECTURE, width=1.0))
+    with pytest.raises(ConfigError, match=r"nothing of the checkpoint fits.*--set model\.width=1\.0"):
+        start_from(build_network(ARCHITECTURE), given)
 
 
 # The exported program

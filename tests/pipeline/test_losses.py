@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lmedge.errors import ConfigError
+from lmedge.pipeline.config import LOSS_NAMES
 from lmedge.pipeline.losses import LOSSES, Loss, get_loss, l2_loss, wing_loss
 
 SIDE = 100
@@ -159,6 +160,7 @@ def test_an_answer_that_is_no_number_is_not_hidden(loss: Loss) -> None:
 
 def test_losses_are_found_by_name() -> None:
     assert {name: get_loss(name) for name in LOSSES} == {"l2": l2_loss, "wing": wing_loss}
+    assert set(LOSSES) == set(LOSS_NAMES)
 
 
 def test_an_unknown_loss_lists_the_known_ones() -> None:

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lmedge.errors import ConfigError
+from lmedge.pipeline.config import ACTIVATION_NAMES, TRUNK_NAMES
 from lmedge.pipeline.models import (
+    _TRUNKS,
     Architecture,
     DeployedNetwork,
     LandmarkNetwork,
@@ -168,6 +170,10 @@ def test_an_architecture_comes_back_from_json() -> None:
 def test_an_unknown_architecture_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_network(replace(SMALL, **change))
+
+
+def test_a_configuration_knows_the_same_names() -> None:
+    assert (set(_TRUNKS), set(ACTIVATIONS)) == (set(TRUNK_NAMES), set(ACTIVATION_NAMES))
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -21,6 +21,7 @@ from lmedge.pipeline.lock import Lock
 from lmedge.pipeline.report import PICTURED, render_report
 from lmedge.pipeline.stages import RunContext
 from lmedge.reports import GateResult
+from lmedge.runtimes.gates import GateLimits
 from tests.pipeline import runs
 from tests.requirements import require
 
@@ -59,8 +60,16 @@ def text_of(page: str) -> str:
 
 
 def test_a_run_whose_gates_hold_has_passed(page: str) -> None:
-    assert "Passed: all 4 gates hold" in text_of(page)
+    assert "Passed: all 8 gates hold" in text_of(page)
     assert "FAILED" not in page
+
+
+def test_an_error_above_its_limit_is_a_failed_gate(copied: Callable[[], RunContext]) -> None:
+    context = copied()
+    context.config = replace(context.config, gates=GateLimits(max_nme=0.01))
+    text = text_of(render_report(context))
+    assert "Failed: 4 of 8 gates do not hold" in text
+    assert "NME on validation faces" in text
 
 
 def test_a_failed_gate_is_the_headline_and_is_named_with_its_value_and_limit(copied: Callable[[], RunContext]) -> None:
@@ -68,7 +77,7 @@ def test_a_failed_gate_is_the_headline_and_is_named_with_its_value_and_limit(cop
     broken = runs.with_gate("int8", GateResult("p99_px", 2.31, 1.5, "px"), "x86")
     runs.write_parity(run, [runs.passing("fp32"), runs.passing("fp16"), runs.passing("int8"), broken])
     text = text_of(render_report(run))
-    assert "Failed: 1 of 4 gates do not hold" in text
+    assert "Failed: 1 of 8 gates do not hold" in text
     assert "model.int8-x86.onnx): distance of the worst point, 99th percentile is 2.31 px, allowed 1.50 px" in text
     assert "Passed:" not in text
     assert text.count("✗ FAILED") == 2  # in the table of engines and in that of gates
@@ -78,7 +87,7 @@ def test_a_measurement_that_is_no_number_has_failed(copied: Callable[[], RunCont
     run = copied()
     runs.write_parity(run, [runs.with_gate("fp32", GateResult("max_px", float("nan"), 0.01, "px"))])
     text = text_of(render_report(run))
-    assert "Failed: 1 of 1 gates do not hold" in text
+    assert "Failed: 1 of 5 gates do not hold" in text
     assert "is no number, allowed 0.0100 px" in text
 
 
@@ -94,7 +103,7 @@ def test_a_file_without_gates_has_not_passed(copied: Callable[[], RunContext]) -
 def test_a_target_that_was_not_compared_is_not_verified(copied: Callable[[], RunContext]) -> None:
     run = copied()
     text = text_of(render_report(replace(run, config=replace(run.config, targets=("onnxruntime", "tensorrt")))))
-    assert "Passed as far as checked: 4 gates hold, TensorRT was not verified" in text
+    assert "Passed as far as checked: 8 gates hold, TensorRT was not verified" in text
     assert "TensorRT not verified" in text
 
 

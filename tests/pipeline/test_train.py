@@ -37,7 +37,7 @@ from tests.pipeline.drawn_faces import drawn_faces
 
 SPEC = PreprocessSpec(input_hw=(32, 32))
 ARCHITECTURE = Architecture("mobilenet_v2", 0.25, "relu", 16, 32, 5)
-LEARNING = TrainOptions(epochs=8, batch_size=8, learning_rate=4e-3, warmup_epochs=1)
+LEARNING = TrainOptions(epochs=10, batch_size=8, learning_rate=4e-3, warmup_epochs=1)
 # Two batches an epoch, three epochs.
 SHORT = TrainOptions(epochs=3, batch_size=8, warmup_epochs=1)
 REPOSITORY = Path(__file__).parents[2]
@@ -64,8 +64,8 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Eight epochs on faces that are turned by up to 40°, without augmentation."""
-    folder, faces = tmp_path_factory.mktemp("learned"), drawn_faces(72, 16)
+    """Ten epochs on faces that are turned by up to 40°, without augmentation."""
+    folder, faces = tmp_path_factory.mktemp("learned"), drawn_faces(80, 16)
     still = AugmentSpec(rotation_deg=0, scale=0, shift=0, flip=0, gray=0)
     return Trained(folder, run(folder, LEARNING, faces, augment=still), faces)
 
@@ -102,7 +102,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(learned: Trained) -> None:
     rates = [record.learning_rate for record in learned.history]
     assert rates[0] == pytest.approx(LEARNING.learning_rate)
     assert rates == sorted(rates, reverse=True)
-    half_way = 0.5 * (1 + math.cos(math.pi * 5 / 7)) * LEARNING.learning_rate
+    half_way = 0.5 * (1 + math.cos(math.pi * 5 / 9)) * LEARNING.learning_rate
     assert rates[5] == pytest.approx(half_way)
     assert rates[-1] == pytest.approx(0, abs=1e-9)
 
@@ -130,7 +130,7 @@ def test_the_checkpoint_says_what_it_was_trained_on(learned: Trained) -> None:
     training = Checkpoint.load(learned.folder / BEST).training
     network = Checkpoint.load(learned.folder / BEST).network()
     assert training["photo_keys"] == sorted(face.photo_key for face in learned.faces[0])
-    assert training["faces"] == {"training": 72, "validation": 16}
+    assert training["faces"] == {"training": 80, "validation": 16}
     assert training["parameters"] == count_parameters(network)
     assert training["macs"] == count_macs(network, 32)
     assert TrainOptions(**training["options"]) == LEARNING
@@ -166,6 +166,19 @@ def test_init_for_other_points_keeps_the_trunk(learned: Trained, tmp_path: Path)
     kernel = "trunk.blocks.0.0.weight"
     torch.testing.assert_close(weights[kernel], given.weights[kernel])
     assert weights["head.linear.weight"].shape[0] == 10
+
+
+@pytest.mark.usefixtures("without_program")
+def test_a_checkpoint_keeps_what_its_init_was_trained_on(tmp_path: Path) -> None:
+    own, inherited = ({"kind": kind, "what": kind, "terms": kind} for kind in ("300w", "wflw"))
+    once, faces = replace(SHORT, epochs=1), drawn_faces(16, 2)
+    run(tmp_path / "first", once, (faces[0][:8], faces[1]), sources=[inherited])
+    given = Checkpoint.load(tmp_path / "first" / BEST)
+    run(tmp_path / "second", once, (faces[0][8:], faces[1]), sources=[own], init=given)
+    training = Checkpoint.load(tmp_path / "second" / BEST).training
+    assert training["sources"] == [own, inherited]
+    assert training["photo_keys"] == sorted(face.photo_key for face in faces[0])
+    assert training["not_from_init"] == []
 
 
 # Interruption
@@ -317,6 +330,15 @@ def test_faces_with_unknown_points_train(tmp_path: Path) -> None:
     history = run(tmp_path, replace(SHORT, epochs=1), (holed, validation))
     assert math.isfinite(history[0].loss)
     assert all(torch.isfinite(tensor).all() for tensor in load_tensors(tmp_path / LAST)["network"].values())
+
+
+@pytest.mark.usefixtures("without_program")
+def test_a_point_that_no_face_has_starts_in_the_middle(tmp_path: Path) -> None:
+    training, validation = drawn_faces(8, 2)
+    noseless = [replace(face, points_px=np.where(np.arange(5)[:, None] == 2, np.nan, face.points_px)) for face in training]
+    run(tmp_path, replace(SHORT, epochs=1), (noseless, validation))
+    bias = load_tensors(tmp_path / LAST)["network"]["head.linear.bias"].reshape(5, 2)
+    torch.testing.assert_close(bias[2], torch.full((2,), 0.5))
 
 
 # Errors

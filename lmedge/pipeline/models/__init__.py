@@ -98,7 +98,7 @@ def count_macs(network: LandmarkNetwork, input_px: int) -> int:
     was_training = network.training
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, 3, input_px, input_px))
+            network.eval()(torch.zeros(1, 3, input_px, input_px, device=next(network.parameters()).device))
     finally:
         network.train(was_training)
         for handle in handles:
