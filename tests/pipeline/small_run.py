@@ -9,17 +9,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from lmedge.bundle import file_digest
 from lmedge.pipeline import build as build_module
 from lmedge.pipeline.build import BuildResult, build, make_context
 from lmedge.pipeline.config import load_config
 from lmedge.pipeline.stages import RunContext, Stage
+from lmedge.runtimes.gates import GateLimits
 
 # One epoch teaches nothing, so the gates on accuracy are open; those on float engines are the usual ones.
 CONFIG = """
@@ -49,6 +52,8 @@ int8_shift_px = 50.0
 int8_nme_loss = 9.0
 golden_int8_px = 50.0
 """
+# The same gates, for checks outside of a build.
+LIMITS = GateLimits(max_nme=9, int8_p99_px=50, int8_shift_px=50, int8_nme_loss=9, golden_int8_px=50)
 STAGES = ("faces", "train", "export", "quantize", "compile", "parity", "evaluate", "bench", "bundle", "report")
 
 
@@ -77,6 +82,58 @@ def around_stages(wrap: Any) -> Iterator[None]:
 
     with patch.object(build_module, "STAGES", tuple(map(wrapped, build_module.STAGES))):
         yield
+
+
+# Times and what is made of them differ from build to build.
+_MEASURED = ("train/last.pt", "bench/", "report/", "report.html")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished build, the files of its run folder that each stage opened, and their digests."""
+
+    folder: Path
+    result: BuildResult
+    opened: Mapping[str, set[Path]]
+    digests: Mapping[str, str]
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+
+class Watch:
+    """Notes the files below a folder that are opened while a stage works; idle else, as no audit hook can be removed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = f"{root}/"
+        self.stage = ""
+        self.opened: dict[str, set[Path]] = defaultdict(set)
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.stage and event == "open" and isinstance(arguments[0], str | Path):
+            path = os.path.abspath(arguments[0])
+            if path.startswith(self.root):
+                self.opened[self.stage].add(Path(path))
+
+    def __call__(self, stage: str, work: Callable[[], None]) -> None:
+        self.stage = stage
+        try:
+            work()
+        finally:
+            self.stage = ""
+
+
+def digests_of(run: Path) -> dict[str, str]:
+    """sha256 of every file that a build makes, but the measured ones."""
+    files = sorted(path for stage in STAGES for path in (run / stage).rglob("*") if path.is_file())
+    names = {path: path.relative_to(run).as_posix() for path in files}
+    return {name: file_digest(path) for path, name in names.items() if not name.startswith(_MEASURED)}
+
+
+def ran(result: BuildResult) -> list[str]:
+    return [stage.stage for stage in result.stages if stage.reason is not None]
 
 
 def build_and_die(folder: Path, victim: str) -> None:

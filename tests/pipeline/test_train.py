@@ -1,14 +1,8 @@
-"""Training on drawn faces: it learns, an interrupted run ends where an uninterrupted one does, and bad input is named."""
+"""Training on drawn faces: it learns, its options count, and bad input is named."""
 
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,31 +22,14 @@ from lmedge.pipeline import train as train_module
 from lmedge.pipeline.checkpoint import BEST, LAST, PROGRAM, Checkpoint, load_tensors
 from lmedge.pipeline.config import TrainOptions
 from lmedge.pipeline.dataset import TrainingFaces, load_crops
-from lmedge.pipeline.models import Architecture, count_macs, count_parameters
-from lmedge.pipeline.train import EpochRecord, train
-from lmedge.preprocess import PreprocessSpec
+from lmedge.pipeline.models import count_macs, count_parameters
+from lmedge.pipeline.train import EpochRecord
 from lmedge.runtimes.parity import answer
 from lmedge.schemas import MMLAB_5
 from tests.pipeline.drawn_faces import drawn_faces
+from tests.pipeline.drawn_runs import ARCHITECTURE, SHORT, SPEC, run, short_run
 
-SPEC = PreprocessSpec(input_hw=(32, 32))
-ARCHITECTURE = Architecture("mobilenet_v2", 0.25, "relu", 16, 32, 5)
 LEARNING = TrainOptions(epochs=10, batch_size=8, learning_rate=4e-3, warmup_epochs=1)
-# Two batches an epoch, three epochs.
-SHORT = TrainOptions(epochs=3, batch_size=8, warmup_epochs=1)
-REPOSITORY = Path(__file__).parents[2]
-
-
-def run(
-    folder: Path, options: TrainOptions, faces: tuple[list[FaceSample], list[FaceSample]], **more: Any
-) -> list[EpochRecord]:
-    settings = {"architecture": ARCHITECTURE, "spec": SPEC, "augment": AugmentSpec(flip=0.5), **more}
-    folder.mkdir(parents=True, exist_ok=True)
-    return train(folder, *faces, options=options, **settings)
-
-
-def short_run(folder: Path, **more: Any) -> list[EpochRecord]:
-    return run(folder, SHORT, drawn_faces(18, 4), **more)
 
 
 @dataclass(frozen=True)
@@ -68,19 +45,6 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder, faces = tmp_path_factory.mktemp("learned"), drawn_faces(80, 16)
     still = AugmentSpec(rotation_deg=0, scale=0, shift=0, flip=0, gray=0)
     return Trained(folder, run(folder, LEARNING, faces, augment=still), faces)
-
-
-@pytest.fixture
-def without_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out the export at the end of a run, which takes longer than the training here."""
-    monkeypatch.setattr(train_module, "export_program", lambda *_: None)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    short_run(folder)
-    return folder
 
 
 def mean_face_nme(faces: tuple[list[FaceSample], list[FaceSample]]) -> float:
@@ -181,102 +145,7 @@ def test_a_checkpoint_keeps_what_its_init_was_trained_on(tmp_path: Path) -> None
     assert training["not_from_init"] == []
 
 
-# Interruption
-
-
-class Interrupted(BaseException):
-    """Stands for a kill: no handler of the program catches it."""
-
-
-def interrupt_at(step: int) -> Callable[[int, int, str], None]:
-    def progress(done: int, total: int, text: str) -> None:
-        if text.startswith("epoch") and done == step:
-            raise Interrupted
-
-    return progress
-
-
-def assert_same_result(folder: Path, expected: Path) -> None:
-    assert (folder / BEST).read_bytes() == (expected / BEST).read_bytes()
-    ours, theirs = load_tensors(folder / LAST), load_tensors(expected / LAST)
-    for part in ("network", "optimizer", "schedule"):
-        assert_equal_trees(ours[part], theirs[part], part)
-    histories = [[{**row, "seconds": 0} for row in last["history"]] for last in (ours, theirs)]
-    assert histories[0] == histories[1]
-
-
-def assert_equal_trees(ours: Any, theirs: Any, where: str) -> None:
-    if isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs), where
-    elif isinstance(ours, dict):
-        assert ours.keys() == theirs.keys(), where
-        for key, value in ours.items():
-            assert_equal_trees(value, theirs[key], f"{where}.{key}")
-    else:
-        assert ours == theirs, where
-
-
-@pytest.mark.usefixtures("without_program")
-@pytest.mark.parametrize("step", [1, 2, 3, 5])
-def test_an_interrupted_run_resumes_bit_for_bit(undisturbed: Path, tmp_path: Path, step: int) -> None:
-    with pytest.raises(Interrupted):
-        short_run(tmp_path, progress=interrupt_at(step))
-    torch.manual_seed(step)  # whatever else the process did has no influence
-    history = short_run(tmp_path)
-    assert len(history) == SHORT.epochs
-    assert_same_result(tmp_path, undisturbed)
-
-
-def interrupt(*_: Any) -> None:
-    raise Interrupted
-
-
-@pytest.mark.usefixtures("without_program")
-def test_a_run_interrupted_between_its_two_checkpoints_resumes_bit_for_bit(undisturbed: Path, tmp_path: Path) -> None:
-    with patch.object(train_module, "_save_last", interrupt), pytest.raises(Interrupted):
-        short_run(tmp_path)
-    assert os.listdir(tmp_path) == [BEST]
-    short_run(tmp_path)
-    assert_same_result(tmp_path, undisturbed)
-
-
-def test_a_run_interrupted_before_its_export_resumes_there(undisturbed: Path, tmp_path: Path) -> None:
-    with patch.object(train_module, "export_program", interrupt), pytest.raises(Interrupted):
-        short_run(tmp_path)
-    short_run(tmp_path)
-    assert_same_result(tmp_path, undisturbed)
-    assert (tmp_path / PROGRAM).read_bytes() == (undisturbed / PROGRAM).read_bytes()
-
-
-KILLED_RUN = """
-import os, signal, sys
-from pathlib import Path
-from tests.pipeline.test_train import short_run
-
-def progress(done, total, text):
-    if text.startswith("epoch") and done == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-short_run(Path(sys.argv[1]), progress=progress)
-"""
-
-
-@pytest.mark.usefixtures("without_program")
-def test_a_killed_process_is_resumed_by_another_one_bit_for_bit(undisturbed: Path, tmp_path: Path) -> None:
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_RUN, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert sorted(os.listdir(tmp_path)) == [BEST, LAST]
-    short_run(tmp_path)
-    assert_same_result(tmp_path, undisturbed)
-
-
-def test_a_damaged_last_checkpoint_is_named(undisturbed: Path, tmp_path: Path) -> None:
-    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
-    (tmp_path / LAST).write_bytes((tmp_path / LAST).read_bytes()[:5000])
-    with pytest.raises(DataError, match=r"last\.pt cannot be read as a checkpoint; it may be damaged"):
-        short_run(tmp_path)
+# Options
 
 
 @pytest.mark.usefixtures("without_program")
