@@ -6,6 +6,7 @@ Photos stay where they are; paths are relative to the root of their source, so a
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,7 +87,7 @@ def write_index(folder: Path, parts: Sequence[SourceFaces], digest: Callable[[Pa
                 sha256 = digest(path)
             except OSError as error:
                 raise DataError(f"{sample.origin}: cannot read the image {path}: {error.strerror or error}.") from error
-            entry = _entry(sample, part.source.kind, path.relative_to(root).as_posix(), sha256)
+            entry = _entry(sample, part.source.kind, Path(os.path.relpath(path, root)).as_posix(), sha256)
             # Which of several sources of one kind; paths of two folders may be equal.
             entries.append({**entry, "source": place} if place else entry)
     document = {"schema": parts[0].source.schema.to_json(), "faces": entries}

@@ -76,6 +76,15 @@ def test_photos_of_the_same_name_in_two_folders_stay_apart(tmp_path: Path) -> No
         read_index(tmp_path / "run", [parts[0].source])
 
 
+def test_photos_may_lie_beside_the_folder_of_their_list(tmp_path: Path) -> None:
+    elsewhere = photos(tmp_path / "pictures")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "faces.csv").touch()
+    part = replace(elsewhere, source=Source("csv", str(tmp_path / "lists" / "faces.csv"), MMLAB_5))
+    found = written(tmp_path / "run", part).samples
+    assert [Path(sample.image).resolve() for sample in found] == [sample.image for sample in elsewhere.samples]
+
+
 def test_rendered_pictures_are_kept_without_loss(tmp_path: Path) -> None:
     part = rendered()
     index = written(tmp_path / "run", part)
