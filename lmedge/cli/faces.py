@@ -199,12 +199,10 @@ def _print_terms(bundle: Any) -> None:
 
 
 def _trained_keys(bundle: Any, samples: list[Any]) -> frozenset[str]:
-    import hashlib
+    from lmedge.export.pack import photo_digest
 
-    digests = set(bundle.manifest.provenance.get("trained_photos", ()))
-    length = len(next(iter(digests))) if digests else 0
-    keys = {sample.photo_key for sample in samples}
-    return frozenset(key for key in keys if hashlib.sha256(key.encode()).hexdigest()[:length] in digests)
+    trained = set(bundle.manifest.provenance.get("trained_photos", ()))
+    return frozenset(sample.photo_key for sample in samples if photo_digest(sample.photo_key) in trained)
 
 
 def _print_report(report: Any, title: str) -> None:
