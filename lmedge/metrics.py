@@ -7,6 +7,9 @@ Failure rate FR@t: the share above t. Sources: Sagonas et al., 300-W (IMAVIS 201
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +17,23 @@ from lmedge.errors import InputError
 from lmedge.schemas import LandmarkSchema
 
 Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PairedLoss:
+    """What a network adds to the error of its reference on the same faces, in fractions of the normaliser; less is better.
+
+    Attributes:
+        nme: mean over faces of NME − the reference's NME.
+        upper: one-sided 95 % upper bound of it, from a bootstrap over faces.
+        groups: the same two numbers per region of the schema, (mean, upper).
+        count: faces that have both.
+    """
+
+    nme: float
+    upper: float
+    groups: Mapping[str, tuple[float, float]]
+    count: int
 
 
 def point_errors_px(predicted_px: npt.NDArray[np.floating], true_px: npt.NDArray[np.floating]) -> Floats:
@@ -63,6 +83,45 @@ def auc(nme_per_face: Floats, threshold: float = 0.10) -> float:
     """Area under the CED from 0 to threshold, divided by threshold; exact, since the CED is a step function."""
     values = _scored(nme_per_face)
     return float(np.mean(np.clip(threshold - values, 0, None)) / threshold)
+
+
+def paired_loss(
+    predicted_px: npt.NDArray[np.floating],
+    reference_px: npt.NDArray[np.floating],
+    true_px: npt.NDArray[np.floating],
+    schema: LandmarkSchema,
+) -> PairedLoss:
+    """The loss of predicted points (N, K, 2) against a reference's on labelled faces; infinite where a prediction is no number.
+
+    Any unit will do that is the same in x and y for all three, e.g. fractions of square crops. Pairing takes the difficulty of
+    a face out of the comparison, so far fewer faces tell two networks apart.
+
+    Raises:
+        InputError: no face has an error under both.
+    """
+
+    def difference(indices: tuple[int, ...] | None) -> Floats:
+        values = nme(predicted_px, true_px, schema, indices) - nme(reference_px, true_px, schema, indices)
+        return values[~np.isnan(values)]
+
+    overall = difference(None)
+    groups = {name: difference(indices) for name, indices in schema.groups.items()}
+    bounds = {name: (float(values.mean()), upper_bound(values)) for name, values in groups.items() if len(values)}
+    return PairedLoss(float(overall.mean()) if len(overall) else np.nan, upper_bound(overall), bounds, len(overall))
+
+
+def upper_bound(values: Floats, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> float:
+    """One-sided upper confidence bound of the mean by the percentile bootstrap (Efron 1979); infinite if a value is.
+
+    Raises:
+        InputError: no value.
+    """
+    if len(values) == 0:
+        raise InputError("A bootstrap bound needs at least one value; no face has an error under both networks.")
+    if not np.isfinite(values).all():
+        return float("inf")
+    drawn = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
+    return float(np.quantile(values[drawn].mean(axis=1), confidence))
 
 
 def bootstrap_interval(values: Floats, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from lmedge.toml_file import read_toml
 HOST_ENGINES = ("onnxruntime", "openvino")
 # Spelled here too, since the modules that define them need torch; a test holds both together.
 LOSS_NAMES = ("l2", "wing")
-TRUNK_NAMES = ("mobilenet_v2",)
+TRUNK_NAMES = ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
 ACTIVATION_NAMES = ("relu", "relu6", "hardswish")
 TARGETS = (*HOST_ENGINES, "tensorrt")
 DEFAULT_SOURCE = "synthetic:2000"

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from lmedge.errors import ConfigError
 from lmedge.pipeline.models.heads import FlattenHead
 from lmedge.pipeline.models.mobilenet_v2 import STRIDE, MobileNetV2
+from lmedge.pipeline.models.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
 
-_TRUNKS = {"mobilenet_v2": MobileNetV2}
+_TRUNKS = {"mobilenet_v2": MobileNetV2, "mobilenet_v3_large": MobileNetV3Large, "mobilenet_v3_small": MobileNetV3Small}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Architecture:
 class LandmarkNetwork(nn.Module):
     """A trunk and a head: normalised images (N, 3, H, W) → fractions of the crop (N, K, 2)."""
 
-    def __init__(self, trunk: MobileNetV2, head: FlattenHead) -> None:
+    def __init__(self, trunk: nn.Module, head: FlattenHead) -> None:
         super().__init__()
         self.trunk = trunk
         self.head = head

@@ -1,4 +1,4 @@
-"""Building blocks shared by the networks: convolution with batch norm, and the inverted residual of MobileNetV2."""
+"""Building blocks shared by the networks: convolution with batch norm, inverted residual, squeeze-and-excite."""
 
 from __future__ import annotations
 
@@ -49,3 +49,18 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.layers(x)
         return x + residual if self.shortcut else residual
+
+
+class SqueezeExcite(nn.Module):
+    """Weighs each channel by what all channels hold on the mean (Hu et al., CVPR 2018, with the gate of MobileNetV3)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        squeezed = round_channels(channels / 4)
+        self.gate = nn.Sequential(
+            nn.Conv2d(channels, squeezed, 1), nn.ReLU(inplace=True), nn.Conv2d(squeezed, channels, 1), nn.Hardsigmoid(inplace=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        weighed: Tensor = x * self.gate(x.mean((2, 3), keepdim=True))
+        return weighed

@@ -1,0 +1,131 @@
+"""An fp32 graph and the ranges of its activations → a Q/DQ graph in one of two dialects.
+
+* portable: signed, symmetric, zero point 0, per-channel weights, float bias, residual adds quantised on the skip input only;
+  legal on TensorRT, OpenVINO and ONNX Runtime alike (`lint_qdq` is its gate).
+* x86: unsigned, zero point 0 behind ReLU, so that all 8 bits serve positive values and the activation itself falls away;
+  int32 biases, and adds quantised on both sides.
+
+The regression head stays in float in both: it costs next to nothing and carries the coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lmedge.errors import CalibrationError
+from lmedge.export.graph.input_scale import Normalisation, find_normalisation
+from lmedge.export.graph.legalize_qdq import legalize_qdq
+from lmedge.export.graph.strip import strip
+from lmedge.export.graph.to_fp16 import sort_nodes
+
+if TYPE_CHECKING:
+    import onnx
+
+Dialect = Literal["portable", "x86"]
+Ranges = dict[str, tuple[np.float32, np.float32]]
+PORTABLE: Dialect = "portable"
+X86: Dialect = "x86"
+DIALECTS: tuple[Dialect, ...] = (PORTABLE, X86)
+
+_LAYERS = ("Conv", "Add")
+_ACTIVATIONS = ("Relu", "Clip")
+_SIGNED_MEAN = 128  # the uint8 value that int8 calls 0
+
+
+def place_qdq(model: onnx.ModelProto, ranges: Ranges, dialect: Dialect, float_layers: Collection[str] = ()) -> onnx.ModelProto:
+    """The quantised graph, stripped; the fp32 one is not changed.
+
+    Args:
+        ranges: least and greatest value of every tensor in `quantised_tensors(model)`.
+        float_layers: names of convolutions and adds that stay in float.
+
+    Raises:
+        CalibrationError: a float layer that the graph does not have, or no convolution at all.
+    """
+    known = {node.name for node in model.graph.node}
+    if unknown := sorted(set(float_layers) - known):
+        raise CalibrationError(f"The graph has no layer {unknown[0]!r}. lmedge inspect FILE lists the layers.")
+    normalisation = find_normalisation(model)
+    excluded = [*head_nodes(model), *sorted(float_layers)]
+    if dialect == PORTABLE:
+        return strip(legalize_qdq(_quantize(model, ranges, excluded, _portable_options(normalisation), unsigned=False)))
+    return strip(_quantize(model, ranges, excluded, _x86_options(normalisation), unsigned=True))
+
+
+def head_nodes(model: onnx.ModelProto) -> list[str]:
+    """What always stays in float: every node behind the last convolution and its activation, i.e. the regression head.
+
+    Raises:
+        CalibrationError: the network has no convolution.
+    """
+    nodes = list(model.graph.node)
+    last = max((index for index, node in enumerate(nodes) if node.op_type == "Conv"), default=None)
+    if last is None:
+        raise CalibrationError("The network has no convolution, so there is nothing to quantise.")
+    return [node.name for node in nodes[last + 1 :] if node.op_type not in _ACTIVATIONS]
+
+
+def quantised_layers(model: onnx.ModelProto) -> list[str]:
+    """Names of the layers that get quantisers, in graph order."""
+    head = set(head_nodes(model))
+    return [node.name for node in model.graph.node if node.op_type in _LAYERS and node.name not in head]
+
+
+def quantised_tensors(model: onnx.ModelProto) -> list[str]:
+    """The activations that either dialect quantises: what its layers read and make."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    layers = [node for node in model.graph.node if node.op_type in (*_LAYERS, *_ACTIVATIONS)]
+    return sorted({name for node in layers for name in (*node.input, *node.output) if name} - weights)
+
+
+def _quantize(
+    model: onnx.ModelProto, ranges: Ranges, excluded: list[str], options: dict[str, Any], *, unsigned: bool
+) -> onnx.ModelProto:
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    quantizer = QDQQuantizer(
+        onnx.shape_inference.infer_shapes(copied),
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8 if unsigned else QuantType.QInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, {name: tuple(map(np.array, pair)) for name, pair in ranges.items()}),
+        nodes_to_quantize=[],
+        nodes_to_exclude=excluded,
+        op_types_to_quantize=[*_LAYERS, *_ACTIVATIONS] if unsigned else list(_LAYERS),
+        extra_options={"WeightSymmetric": True, "ActivationSymmetric": not unsigned, **options},
+    )
+    quantized: onnx.ModelProto = quantizer.quantize_model()
+    sort_nodes(quantized.graph)
+    return quantized
+
+
+def _portable_options(normalisation: Normalisation | None) -> dict[str, Any]:
+    # Inputs of layers are quantised, not their outputs: nothing stands between a convolution and its activation.
+    options: dict[str, Any] = {"QuantizeBias": False, "OpTypesToExcludeOutputQuantization": list(_LAYERS)}
+    if normalisation and normalisation.zero_point == _SIGNED_MEAN:
+        options["TensorQuantOverrides"] = _input_override(normalisation, np.int8(0))
+    return options
+
+
+def _x86_options(normalisation: Normalisation | None) -> dict[str, Any]:
+    options: dict[str, Any] = {"QuantizeBias": True}
+    if normalisation:
+        options["TensorQuantOverrides"] = _input_override(normalisation, np.uint8(normalisation.zero_point))
+    return options
+
+
+def _input_override(normalisation: Normalisation, zero_point: Any) -> dict[str, Any]:
+    """Quantises the normalised image with its own scale, which loses nothing."""
+    from onnxruntime.quantization import QuantType
+
+    kind = QuantType.QInt8 if zero_point.dtype == np.int8 else QuantType.QUInt8
+    scale = np.array(normalisation.scale, np.float32)
+    return {normalisation.tensor: [{"quant_type": kind, "scale": scale, "zero_point": np.array(zero_point)}]}
