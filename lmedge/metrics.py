@@ -8,7 +8,7 @@ Failure rate FR@t: the share above t. Sources: Sagonas et al., 300-W (IMAVIS 201
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from lmedge.errors import InputError
 from lmedge.schemas import LandmarkSchema
 
 Floats = npt.NDArray[np.float64]
+
+# Of a bootstrap: 8 MB of indices.
+_DRAWN_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ class PairedLoss:
         upper: one-sided 95 % upper bound of it, from a bootstrap over faces.
         groups: the same two numbers per region of the schema, (mean, upper).
         count: faces that have both.
+        group_counts: the same per region, whose points may be labelled on fewer faces.
     """
 
     nme: float
     upper: float
     groups: Mapping[str, tuple[float, float]]
     count: int
+    group_counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def point_errors_px(predicted_px: npt.NDArray[np.floating], true_px: npt.NDArray[np.floating]) -> Floats:
@@ -101,13 +106,23 @@ def paired_loss(
     """
 
     def difference(indices: tuple[int, ...] | None) -> Floats:
-        values = nme(predicted_px, true_px, schema, indices) - nme(reference_px, true_px, schema, indices)
+        with np.errstate(invalid="ignore"):  # a face that is infinite under both has no difference
+            values = nme(predicted_px, true_px, schema, indices) - nme(reference_px, true_px, schema, indices)
         return values[~np.isnan(values)]
 
-    overall = difference(None)
-    groups = {name: difference(indices) for name, indices in schema.groups.items()}
-    bounds = {name: (float(values.mean()), upper_bound(values)) for name, values in groups.items() if len(values)}
-    return PairedLoss(float(overall.mean()) if len(overall) else np.nan, upper_bound(overall), bounds, len(overall))
+    def mean_and_bound(values: Floats) -> tuple[float, float]:
+        upper = upper_bound(values)
+        return (float(values.mean()) if np.isfinite(values).all() else upper, upper)
+
+    mean, upper = mean_and_bound(overall := difference(None))
+    groups = {name: values for name, indices in schema.groups.items() if len(values := difference(indices))}
+    return PairedLoss(
+        nme=mean,
+        upper=upper,
+        groups={name: mean_and_bound(values) for name, values in groups.items()},
+        count=len(overall),
+        group_counts={name: len(values) for name, values in groups.items()},
+    )
 
 
 def upper_bound(values: Floats, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> float:
@@ -120,8 +135,11 @@ def upper_bound(values: Floats, confidence: float = 0.95, resamples: int = 2000,
         raise InputError("A bootstrap bound needs at least one value; no face has an error under both networks.")
     if not np.isfinite(values).all():
         return float("inf")
-    drawn = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
-    return float(np.quantile(values[drawn].mean(axis=1), confidence))
+    rng = np.random.default_rng(seed)
+    rows = max(1, _DRAWN_AT_ONCE // len(values))  # bounded memory; the same draws as all at once
+    counts = [min(rows, resamples - row) for row in range(0, resamples, rows)]
+    means = [values[rng.integers(0, len(values), (count, len(values)))].mean(axis=1) for count in counts]
+    return float(np.quantile(np.concatenate(means), confidence))
 
 
 def bootstrap_interval(values: Floats, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:

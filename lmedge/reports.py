@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -48,14 +48,30 @@ class EvaluationReport:
         return asdict(self)
 
 
+# What a gate's value is of the labelled faces it was measured on.
+UPPER_BOUND, MEAN, MEAN_OF_FEW = "upper 95 % bound", "mean", "mean, too few faces for a bound"
+
+
 @dataclass(frozen=True)
 class GateResult:
-    """One gate: the measured value against its limit; `passed` is value ≤ limit."""
+    """One gate: the measured value against its limit; `passed` is value ≤ limit.
+
+    Attributes:
+        statistic: `UPPER_BOUND`, `MEAN`, or `MEAN_OF_FEW`; "" where labelled faces have no part in it.
+        faces: how many labelled faces the value is from.
+    """
 
     gate: str
     value: float
     limit: float
     unit: str
+    statistic: str = ""
+    faces: int = 0
+
+    @property
+    def basis(self) -> str:
+        """What the value is, and of how many faces; "" where labelled faces have no part in it."""
+        return f"{self.statistic}, {self.faces} {'face' if self.faces == 1 else 'faces'}" if self.statistic else ""
 
     @property
     def passed(self) -> bool:
@@ -63,6 +79,11 @@ class GateResult:
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "passed": self.passed}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> GateResult:
+        """The inverse of `to_json`; what an older gate does not have keeps its default."""
+        return cls(**{entry.name: document[entry.name] for entry in fields(cls) if entry.name in document})
 
 
 @dataclass(frozen=True)
@@ -78,6 +99,9 @@ class ParityReport:
         nme_loss: NME of the engine − NME of the reference on labelled crops, a fraction; None without labels.
         gates: the limits and whether each holds.
         engine_precision: what the engine says it computed in, for disclosure.
+        nme_loss_upper: one-sided 95 % upper bound of `nme_loss`.
+        group_losses: per region of the schema the same two numbers, "nme" and "upper".
+        loss_faces: labelled faces that these are from.
     """
 
     backend: str
@@ -94,6 +118,9 @@ class ParityReport:
     nme_loss: float | None
     gates: tuple[GateResult, ...] = ()
     engine_precision: str = ""
+    nme_loss_upper: float | None = None
+    group_losses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    loss_faces: int = 0
 
     @property
     def passed(self) -> bool:
@@ -102,6 +129,12 @@ class ParityReport:
     def to_json(self) -> dict[str, Any]:
         document = asdict(self)
         return {**document, "gates": [gate.to_json() for gate in self.gates], "passed": self.passed}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ParityReport:
+        """The inverse of `to_json`; what an older report does not have keeps its default."""
+        known = {entry.name: document[entry.name] for entry in fields(cls) if entry.name in document}
+        return cls(**{**known, "gates": tuple(GateResult.from_json(gate) for gate in document["gates"])})
 
 
 @dataclass(frozen=True)
@@ -127,6 +160,34 @@ class LatencyReport:
 
 
 @dataclass(frozen=True)
+class StratumCount:
+    """`available`: faces of a kind that could be chosen; `chosen`: calibration crops that show such a face."""
+
+    available: int
+    chosen: int
+
+
+@dataclass(frozen=True)
+class CoverageReport:
+    """Which kinds of faces a set of calibration crops shows.
+
+    Attributes:
+        faces: training faces there were.
+        examined: those whose pictures were looked at; all counts of available faces are of these.
+        attributes: "yaw", "roll", "brightness", "occlusion" → bin → counts; a bin without faces is listed too.
+        strata: "yaw, roll, brightness, occlusion" → counts, for the kinds there were.
+    """
+
+    faces: int
+    examined: int
+    attributes: Mapping[str, Mapping[str, StratumCount]]
+    strata: Mapping[str, StratumCount]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class CalibrationRecord:
     """What the int8 ranges were measured on.
 
@@ -134,6 +195,10 @@ class CalibrationRecord:
         count: crops; method: how ranges were found; seed: of the choice of crops.
         digest: sha256 over the crops' bytes in order; sources: data sets they came from.
         excluded_nodes: nodes left in float; split: always "train".
+        photo_digests: of the photos the crops were cut from (see `export.pack.photo_digest`).
+        jitter: how the boxes were moved, as fractions of their side, and how many crops one face may give.
+        coverage: which kinds of faces the crops show; None where they did not come from labelled faces.
+        checks: names of the checks that the crops passed.
     """
 
     count: int
@@ -144,6 +209,14 @@ class CalibrationRecord:
     excluded_nodes: tuple[str, ...] = ()
     split: str = "train"
     tool_versions: Mapping[str, str] = field(default_factory=dict)
+    photo_digests: tuple[str, ...] = ()
+    jitter: Mapping[str, float] = field(default_factory=dict)
+    coverage: CoverageReport | None = None
+    checks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _known(kind: Any, document: Mapping[str, Any]) -> dict[str, Any]:
+    return {entry.name: document[entry.name] for entry in fields(kind) if entry.name in document}

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lmedge.runtimes.gates import GateLimits
+from lmedge.runtimes.gates import LEAST_FACES, GateLimits
 from tests.bundles import tiny_bundle
 from tests.requirements import REPOSITORY, require
 
@@ -75,9 +75,12 @@ def test_links_lead_somewhere(document: str) -> None:
 
 def test_the_table_of_gates_is_the_code_s() -> None:
     limits = GateLimits()
-    for value in (limits.fp32_max_px, limits.fp16_max_px, limits.int8_p99_px, limits.int8_shift_px):
+    golden = (limits.golden_fp32_px, limits.golden_fp16_px, limits.golden_int8_px)
+    for value in (limits.fp32_max_px, limits.fp16_max_px, limits.int8_p99_px, limits.int8_shift_px, *golden):
         assert f"{value:g} px" in README
-    assert f"{100 * limits.int8_nme_loss:g} points" in README
+    for value in (limits.int8_nme_loss, limits.int8_group_loss):
+        assert f"{100 * value:.2f} points" in README
+    assert f"fewer than {LEAST_FACES} faces" in README
     assert f"{100 * limits.max_nme:g} %" in README
 
 

@@ -19,6 +19,7 @@ from lmedge.cli.console import (
     progress_bar,
     say,
 )
+from lmedge.cli.layers import LossOption, SensitivityOption, SpeedOption, bound_settings, print_layers, read_layers
 from lmedge.cli.options import DataOption, JsonOption, OutOption, SchemaOption, SetOption
 from lmedge.errors import InputError
 
@@ -39,7 +40,10 @@ def register(app: typer.Typer) -> None:
     )
     app.command(epilog="Example:  lmedge train --data 300w:faces/300w --set train.epochs=60")(train)
     app.command(name="export", epilog="Example:  lmedge export runs/faces")(export)
-    app.command(epilog="Example:  lmedge quantize runs/faces --set quantize.images=1000")(quantize)
+    app.command(
+        epilog="Examples:  lmedge quantize runs/faces --set quantize.images=1000   |   lmedge quantize runs/faces --sensitivity"
+        "   |   lmedge quantize runs/faces --max-nme-loss 0.03 --min-speedup 1.5"
+    )(quantize)
     app.command(name="compile", epilog="Example:  lmedge compile runs/faces --target openvino")(compile_)
 
 
@@ -50,12 +54,15 @@ def build(
     schema: SchemaOption = "",
     init: InitOption = "",
     out: OutOption = None,
+    max_nme_loss: LossOption = None,
+    min_speedup: SpeedOption = None,
     settings: SetOption = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would run, and why.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """From labelled faces to a verified bundle: train, export, quantise, compile, verify, pack."""
-    context = _context(config, target, data, schema, init, out, settings)
+    bounds = bound_settings(max_nme_loss, min_speedup)
+    context = _context(config, target, data, schema, init, out, settings, bounds)
     if plan:
         _print_plan(context, as_json)
         return
@@ -89,9 +96,21 @@ def export(run: RunArgument, settings: SetOption = None, as_json: JsonOption = F
     _finish(_run(_context_of(run, None, settings), "export", as_json), as_json)
 
 
-def quantize(run: RunArgument, settings: SetOption = None, as_json: JsonOption = False) -> None:
+def quantize(
+    run: RunArgument,
+    sensitivity: SensitivityOption = False,
+    max_nme_loss: LossOption = None,
+    min_speedup: SpeedOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Quantise a run's network to int8 with crops of its training faces."""
-    _finish(_run(_context_of(run, None, settings), "quantize", as_json), as_json)
+    bounds = bound_settings(max_nme_loss, min_speedup, sensitivity)
+    result = _run(_context_of(run, None, settings, bounds), "quantize", as_json)
+    layers = read_layers(result.folder)
+    if not as_json:
+        print_layers(layers)
+    _finish(result, as_json, {"layers": layers})
 
 
 def compile_(run: RunArgument, target: TargetOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
@@ -107,12 +126,13 @@ def _context(
     init: str,
     out: Path | None,
     settings: list[str] | None,
+    more: dict[str, Any] | None = None,
 ) -> Any:
     _require_build_extra()
     from lmedge.pipeline.build import make_context
     from lmedge.pipeline.config import load_config
 
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = {**(more or {})}
     if target:
         overrides["targets"] = list(dict.fromkeys(target))
     if init:
@@ -125,7 +145,7 @@ def _context(
     return make_context(loaded, out or Path("runs") / loaded.name)
 
 
-def _context_of(run: Path, target: list[str] | None, settings: list[str] | None) -> Any:
+def _context_of(run: Path, target: list[str] | None, settings: list[str] | None, more: dict[str, Any] | None = None) -> Any:
     """The context of an existing run: the configuration it was made with, changed by the options."""
     _require_build_extra()
     import json
@@ -140,7 +160,7 @@ def _context_of(run: Path, target: list[str] | None, settings: list[str] | None)
     if target:
         # Further targets, so that what the run already serves stays.
         document = merge_documents(document, {"targets": list(dict.fromkeys([*document["targets"], *target]))})
-    return make_context(config_from(apply_settings(document, settings or ())), run)
+    return make_context(config_from(merge_documents(apply_settings(document, settings or ()), more or {})), run)
 
 
 def _require_build_extra() -> None:
@@ -188,9 +208,9 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
     return absolute
 
 
-def _finish(result: Any, as_json: bool) -> None:
+def _finish(result: Any, as_json: bool, more: dict[str, Any] | None = None) -> None:
     if as_json:
-        print_json(result.to_json())
+        print_json({**result.to_json(), **(more or {})})
     else:
         say(f"{result.stages[-1].stage} is up to date in {result.folder / result.stages[-1].stage}")
     if result.failure is not None:
@@ -223,7 +243,9 @@ def _print_summary(result: Any) -> None:
         ]
         for row in result.rows
     ]
-    columns = ["engine", "precision", "NME", "size", "p50 ms", "p99 ms", "max px", "parity"]
+    columns = ["engine", "precision", "NME", "size", "p50 ms", "p99 ms", "max px", "gates"]
     print_table("Validation NME, latency of one face, largest distance from PyTorch", columns, rows)
+    for text in result.notes:
+        say(text)
     say(f"Bundle  {result.folder / 'bundle'}")
     say(f"Report  {result.folder / 'report.html'}")

@@ -180,13 +180,14 @@ def _print_outcome(outcome: Any) -> None:
             str(report.crops),
             gate.gate,
             f"{gate.value:.4g} {gate.unit}",
+            gate.basis or "–",
             f"{gate.limit:.4g}",
             "passed" if gate.passed else "FAILED",
         ]
         for report in outcome.parity
         for gate in report.gates
     ]
-    print_table("Gates", ["engine", "precision", "against", "crops", "gate", "value", "limit", "result"], rows)
+    print_table("Gates", ["engine", "precision", "against", "crops", "gate", "value", "of", "limit", "result"], rows)
     if outcome.evaluations:
         table = [
             [r.backend, r.precision, percent(r.nme), str(r.count), r.boxes, r.split, r.normalizer] for r in outcome.evaluations

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lmedge.cli.console import EXIT_GATE, print_json, print_table, say
 from lmedge.cli.options import JsonOption
-from lmedge.errors import BundleError, InputError
+from lmedge.errors import BackendUnavailableError, BundleError, InputError
+
+if TYPE_CHECKING:
+    from lmedge.export.check_tensorrt import Verdict
+    from lmedge.export.graph.lint_qdq import Finding
+
+# The rules that the dialect for x86 CPUs breaks on purpose.
+_X86_RULES = {"activation-type", "bias-int32"}
+# Verdicts of the second opinion that fail the gate; no answer in time is none.
+_NO = ("refused", "crashed")
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +30,8 @@ def register(app: typer.Typer) -> None:
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="BUNDLE|FILE", help="A bundle folder or an .onnx file.")],
     lint: Annotated[
-        bool, typer.Option("--lint", help="Say what TensorRT would refuse in a quantised file. Exit 3 if anything.")
+        bool,
+        typer.Option("--lint", help="Say what TensorRT would refuse or slow in an ONNX file. Exit 3 if it would refuse it."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -115,19 +126,80 @@ def _inspect_onnx(path: Path, lint: bool, as_json: bool) -> None:
     from lmedge.export.graph.inspect_onnx import inspect_onnx
 
     summary = inspect_onnx(path).to_json()
-    findings: list[str] = []
+    findings = []
+    opinion: Verdict | str = ""
     if lint:
         from lmedge.export.graph.lint_qdq import lint_file
 
-        findings = lint_file(path)
+        findings, opinion = lint_file(path), _second_opinion(path)
+    refused = any(finding.effect == "refused" for finding in findings) or getattr(opinion, "outcome", "") in _NO
     if as_json:
-        print_json({**summary, **({"lint": findings} if lint else {})})
+        told = {"outcome": "not checked", "reason": opinion} if isinstance(opinion, str) else opinion.to_json()
+        linted = {"lint": [finding.to_json() for finding in findings], "tensorrt_rtx": told}
+        print_json({**summary, **(linted if lint else {})})
     else:
         print_table(str(path), ["what", "value"], [[name.replace("_", " "), _text(value)] for name, value in summary.items()])
         if lint:
-            say("\n".join(findings) if findings else "lint: nothing that TensorRT's rules for Q/DQ graphs refuse.")
-    if findings:
+            _say_findings(findings, quantised=bool(summary["quantize"] or summary["dequantize"]))
+            _say_opinion(opinion)
+    if refused:
         raise typer.Exit(EXIT_GATE)
+
+
+def _second_opinion(path: Path) -> Verdict | str:
+    """TensorRT-RTX's verdict, or why there is none."""
+    from lmedge.export.check_tensorrt import parse_and_build
+
+    try:
+        return parse_and_build(path)
+    except BackendUnavailableError as error:
+        return str(error)
+
+
+def _say_findings(findings: Sequence[Finding], *, quantised: bool) -> None:
+    """One row per broken rule, with the first of its nodes."""
+    if not findings:
+        say(f"lint: {'' if quantised else 'no quantisers, and '}nothing that TensorRT's rules refuse or slow.")
+        return
+    by_rule: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_rule.setdefault(finding.rule, []).append(finding)
+    rows = [
+        [name, found[0].effect, _few([entry.node for entry in found]), found[0].what, found[0].why, found[0].cure]
+        for name, found in by_rule.items()
+    ]
+    print_table("lint", ["rule", "TensorRT", "node", "what", "why", "what to do"], rows)
+    if set(by_rule) >= _X86_RULES:
+        say(
+            "Unsigned activations and int32 biases are what x86 CPU engines compute fastest. If this is the x86 file of a "
+            "bundle, it is right for them; for TensorRT take the portable one beside it, model.int8.onnx."
+        )
+    if not any(finding.effect == "refused" for finding in findings):
+        say("TensorRT takes this graph, but is slower or less accurate with it than need be.")
+
+
+def _say_opinion(opinion: Verdict | str) -> None:
+    if isinstance(opinion, str):
+        say(f"TensorRT-RTX, a second opinion: not checked. {opinion}")
+        return
+    engine = f"TensorRT-RTX {opinion.version}, a second opinion without a GPU"
+    if opinion.outcome == "accepted":
+        done = (
+            "parses and builds"
+            if opinion.built
+            else "parses (it has dynamic dimensions besides the batch, so it was not built)"
+        )
+        say(f"{engine}: {done} it.")
+    elif opinion.outcome == "timed out":
+        say(f"{engine}: no answer within {opinion.seconds:.0f} s.")
+    else:
+        say(f"{engine}: its {opinion.stage} {'refuses it' if opinion.outcome == 'refused' else 'crashes'}.")
+        for problem in opinion.problems:
+            say(f"  {problem.node or problem.operator or 'graph'}: {problem.message}")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
 def _text(value: Any) -> str:

@@ -20,13 +20,14 @@ import torch
 
 from lmedge.bundle import write_atomically
 from lmedge.errors import ExportError
+from lmedge.export.graph.cast_first import cast_first
 from lmedge.export.graph.compare import INPUT, OPSET, OUTPUT, Pass, PassRecord, check_crops, check_step
 from lmedge.export.graph.simplify import simplify
 from lmedge.export.graph.strip import strip
 
 # fp32 engines sum in another order than PyTorch; on a 112-px crop that is some 1e-4 px. The parity gate asks the same.
 LIMIT_PX = 0.01
-PASSES: tuple[tuple[str, Pass], ...] = (("simplify", simplify), ("strip", strip))
+PASSES: tuple[tuple[str, Pass], ...] = (("simplify", simplify), ("cast first", cast_first), ("strip", strip))
 
 _OUTPUTS = (OUTPUT, "confidence")
 # Photographs of an infrared camera are gray: only colour noise shows exchanged channels there.

@@ -9,14 +9,16 @@ from typing import Any
 
 from lmedge.bundle import write_atomically
 from lmedge.data.sources import Source, parse_source
-from lmedge.errors import AccuracyError, BackendUnavailableError, ConfigError, LmedgeError, ParityError, SchemaError
-from lmedge.export.pack import VARIANTS, ir_name, onnx_name
+from lmedge.errors import BackendUnavailableError, ConfigError, LmedgeError, SchemaError
+from lmedge.export.pack import OPENVINO_VARIANTS, VARIANTS, ir_name, onnx_name
 from lmedge.pipeline import run_files, steps
 from lmedge.pipeline.commands import portable
 from lmedge.pipeline.config import RunConfig
 from lmedge.pipeline.faces import SYNTHETIC
+from lmedge.pipeline.findings import loss_notes, speed_notes
 from lmedge.pipeline.lock import Lock
 from lmedge.pipeline.network import NETWORK
+from lmedge.pipeline.outcome import failure, missed_bounds, missing_engine
 from lmedge.pipeline.stages import (
     PlannedStage,
     Progress,
@@ -32,10 +34,6 @@ from lmedge.runtimes import find_runtime
 from lmedge.schemas import LandmarkSchema, get_schema
 
 REPORT = "report.html"
-TENSORRT_REASON = (
-    "Engines are built on the GPU that runs them, and this lmedge does not compile for TensorRT yet. "
-    "The Q/DQ ONNX is at {onnx}; everything else is done."
-)
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,14 @@ class BuildResult:
         stages: what was run or skipped, and why.
         rows: one per engine and file: NME, size, latency, parity.
         failure: the gate or the missing engine that decides the exit code, or None.
+        notes: what the rows say in words: which precision is fastest on each engine, and what could not be judged well.
     """
 
     folder: Path
     stages: tuple[PlannedStage, ...]
     rows: tuple[dict[str, Any], ...]
     failure: LmedgeError | None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -60,6 +60,7 @@ class BuildResult:
             "report": str(self.folder / REPORT),
             "stages": [stage.to_json() for stage in self.stages],
             "rows": list(self.rows),
+            "notes": list(self.notes),
             "failure": None if self.failure is None else str(self.failure),
         }
 
@@ -103,10 +104,13 @@ def build(
         if on_stage:
             on_stage(stage)
     if until is not None:
-        failure = _tensorrt_missing(context) if until == "compile" else None
-        return BuildResult(context.folder, tuple(done), (), failure)
+        ends = {"quantize": missed_bounds, "compile": missing_engine}
+        return BuildResult(context.folder, tuple(done), (), ends[until](context) if until in ends else None)
     _publish_report(context)
-    return BuildResult(context.folder, tuple(done), tuple(summary_rows(context)), _failure(context))
+    rows = summary_rows(context)
+    gated = [*run_files.parity_reports(context), *run_files.accuracy_reports(context)]
+    notes = (*speed_notes(rows), *loss_notes(gated))
+    return BuildResult(context.folder, tuple(done), tuple(rows), failure(context), notes)
 
 
 def _publish_report(context: RunContext) -> None:
@@ -114,31 +118,6 @@ def _publish_report(context: RunContext) -> None:
     made, shown = context.file("report", REPORT), context.folder / REPORT
     if not shown.is_file() or context.lock.digest(shown) != context.lock.digest(made):
         write_atomically(shown, made.read_bytes())
-
-
-def _failure(context: RunContext) -> LmedgeError | None:
-    """A failed gate wins over a missing engine."""
-    from lmedge.runtimes.parity import require
-
-    try:
-        require(run_files.parity_reports(context))
-    except ParityError as error:
-        return ParityError(f"Files that failed a gate stay out of the bundle:\n{error}")
-    try:
-        require(run_files.accuracy_reports(context))
-    except ParityError as error:
-        epochs = 2 * context.config.train.epochs
-        return AccuracyError(
-            f"Files whose error on validation faces is above gates.max_nme stay out of the bundle:\n{error}\n"
-            f"Train longer (--set train.epochs={epochs}), give more faces, or set another limit (--set gates.max_nme=0.3)."
-        )
-    return _tensorrt_missing(context)
-
-
-def _tensorrt_missing(context: RunContext) -> LmedgeError | None:
-    if "tensorrt" in context.config.targets:
-        return BackendUnavailableError(TENSORRT_REASON.format(onnx=context.file("quantize", onnx_name(VARIANTS[2]))))
-    return None
 
 
 def _check_targets(config: RunConfig) -> None:
@@ -203,7 +182,7 @@ def _network_inputs(context: RunContext) -> dict[str, Path]:
 def _engine_files(context: RunContext) -> dict[str, Path]:
     files = {onnx_name(v): run_files.onnx_folders(context)[v.precision] / onnx_name(v) for v in VARIANTS}
     if "openvino" in context.config.engines:
-        for variant in VARIANTS:
+        for variant in OPENVINO_VARIANTS:
             xml = context.file("compile", ir_name(variant))
             files |= {ir_name(variant): xml, ir_name(variant)[:-4] + ".bin": xml.with_suffix(".bin")}
     return files
@@ -218,9 +197,27 @@ def _pack_inputs(context: RunContext) -> dict[str, Path]:
         **_checked_files(context),
         run_files.BEST: context.file("train", run_files.BEST),
         run_files.CALIBRATION: context.file("quantize", run_files.CALIBRATION),
+        run_files.LAYERS: context.file("quantize", run_files.LAYERS),
         run_files.EVALUATION: context.file("evaluate", run_files.EVALUATION),
+        run_files.CALIBRATED_ON: context.file("evaluate", run_files.CALIBRATED_ON),
         run_files.GOLDEN_FILE: context.file("parity", run_files.GOLDEN_FILE),
     }
+
+
+def _accuracy_limits(config: RunConfig) -> dict[str, float]:
+    """The limits that what was evaluated is held to when the bundle is packed."""
+    return {name: getattr(config.gates, name) for name in ("max_nme", "int8_nme_loss", "int8_group_loss")}
+
+
+def _quantize_options(context: RunContext) -> dict[str, Any]:
+    """A bound on speed is one for this machine."""
+    options = context.config.quantize
+    if options.min_speedup is None:
+        return {"quantize": options}
+    from lmedge.runtimes.bench import describe_machine
+
+    machine = describe_machine()
+    return {"quantize": options, "machine": {name: machine[name] for name in ("cpu", "arch", "cores_usable")}}
 
 
 _ENGINE_TOOLS = ("onnxruntime", "openvino", "numpy", "opencv-python")
@@ -250,13 +247,13 @@ STAGES: tuple[Stage, ...] = (
             NETWORK: c.file("train", NETWORK),
             onnx_name(VARIANTS[0]): c.file("export", onnx_name(VARIANTS[0])),
         },
-        lambda c: {"quantize": c.config.quantize},
+        _quantize_options,
         ("onnxruntime", "onnx", "numpy", "opencv-python"),
     ),
     Stage(
         "compile",
         steps.compile_engines,
-        lambda c: {onnx_name(v): run_files.onnx_folders(c)[v.precision] / onnx_name(v) for v in VARIANTS},
+        lambda c: {onnx_name(v): run_files.onnx_folders(c)[v.precision] / onnx_name(v) for v in OPENVINO_VARIANTS},
         lambda c: {"openvino": "openvino" in c.config.engines},
         ("openvino",),
     ),
@@ -271,7 +268,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "evaluate",
         steps.evaluate_bundle,
-        _checked_files,
+        lambda c: {**_checked_files(c), run_files.CALIBRATION: c.file("quantize", run_files.CALIBRATION)},
         lambda c: {"engines": c.config.engines},
         _ENGINE_TOOLS,
         machine=True,
@@ -282,7 +279,7 @@ STAGES: tuple[Stage, ...] = (
         steps.pack_bundle,
         _pack_inputs,
         # The manifest names the tools that made its files, also where another version made the same bytes.
-        lambda c: {"name": c.config.name, "gates.max_nme": c.config.gates.max_nme, "made by": run_files.tool_versions(c)},
+        lambda c: {"name": c.config.name, "gates": _accuracy_limits(c.config), "made by": run_files.tool_versions(c)},
     ),
     Stage(
         "report",
@@ -292,6 +289,7 @@ STAGES: tuple[Stage, ...] = (
             run_files.PER_FACE: c.file("evaluate", run_files.PER_FACE),
             run_files.LATENCY: c.file("bench", run_files.LATENCY),
             run_files.PASSES: c.file("export", run_files.PASSES),
+            f"int8 {run_files.PASSES}": c.file("quantize", run_files.PASSES),
         },
         lambda c: {"config": portable(c.config)},
         ("Jinja2", "matplotlib"),

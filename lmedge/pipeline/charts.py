@@ -108,8 +108,64 @@ def training_svg(history: Sequence[Mapping[str, Any]], best_epoch: int, loss: st
         return _svg(figure, "training")
 
 
+def layers_svg(layers: Sequence[Mapping[str, Any]], name: str) -> str:
+    """How much of int8's rounding error each layer makes, as bars, most harmful first.
+
+    Args:
+        layers: rows with `layer`, `what` and `part`, as `LayerTable.layers` holds them.
+        name: of the picture, unlike that of any other on the page.
+    """
+    parts = 100 * np.array([_number(layer["part"]) for layer in layers])
+    shown = np.where(np.isfinite(parts), parts, np.nan)
+    places = np.arange(len(layers))
+    with _figure(name, 1, height=0.9 + 0.24 * len(layers)) as (figure, (axes,)):
+        axes.barh(places, np.nan_to_num(shown), color=SERIES[0], height=0.7)
+        axes.set_yticks(
+            places, [f"{layer['what'] or layer['layer']}  ·  {number}" for number, layer in enumerate(layers, start=1)]
+        )
+        axes.invert_yaxis()
+        axes.set_xlim(0, _HEADROOM * float(np.nanmax(shown, initial=0)) or 1)
+        axes.set_xlabel("squared error with this layer alone in int8, % of full int8's")
+        axes.grid(axis="y", visible=False)
+        return _svg(figure, name)
+
+
+def front_svg(points: Sequence[Mapping[str, Any]], max_nme_loss: float | None, min_speedup: float | None, name: str) -> str:
+    """What int8 adds to the error against its time, for each point of the path from int8 to float.
+
+    Args:
+        points: rows of `BoundResult.to_json`, in the order of the path.
+        max_nme_loss, min_speedup: what was asked for, or None.
+        name: of the picture, unlike that of any other on the page.
+    """
+    times = np.array([100 / point["speedup"] for point in points])
+    losses = np.array([[_number(point["loss"]["added"][key]) for key in ("upper", "nme")] for point in points])
+    upper, mean = 100 * np.where(np.isfinite(losses), losses, np.nan).T
+    with _figure(name, 1) as (figure, (axes,)):
+        front = np.array([point["front"] for point in points]) & np.isfinite(upper)
+        order = np.argsort(times[front], kind="stable")
+        axes.plot(
+            times[front][order], upper[front][order], color=SERIES[0], linewidth=1.2, drawstyle="steps-post", label="front"
+        )
+        axes.plot(times, upper, color=SERIES[0], marker="o", markersize=5, linestyle="", label="upper 95 % bound")
+        axes.plot(times, mean, color=SERIES[2], marker=".", linestyle="", label="mean")
+        for point, time, value in zip(points, times, upper, strict=True):
+            if math.isfinite(value):
+                text = str(len(point["float_layers"]))
+                axes.annotate(text, (time, value), xytext=(4, 5), textcoords="offset points", fontsize=8)
+        chosen = [point["chosen"] for point in points]
+        axes.plot(times[chosen], upper[chosen], color=SERIES[1], marker="o", markersize=10, linestyle="", label="chosen")
+        if max_nme_loss is not None:
+            axes.axhline(100 * max_nme_loss, color=INK, linewidth=0.8, linestyle=(0, (4, 4)))
+        if min_speedup is not None:
+            axes.axvline(100 / min_speedup, color=INK, linewidth=0.8, linestyle=(0, (4, 4)))
+        axes.set(xlabel="time, % of fp32's", ylabel="NME added, points of %")
+        axes.legend(loc="best")
+        return _svg(figure, name)
+
+
 @contextmanager
-def _figure(name: str, columns: int) -> Iterator[tuple[Figure, list[Axes]]]:
+def _figure(name: str, columns: int, height: float = _SIZE_IN[1]) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure with a row of axes, under the style of this module alone; a user's matplotlibrc does not count."""
     with _quiet_matplotlib():
         import matplotlib
@@ -119,7 +175,7 @@ def _figure(name: str, columns: int) -> Iterator[tuple[Figure, list[Axes]]]:
             matplotlib.rcdefaults()
             style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": name}
             matplotlib.rcParams.update(style)
-            figure = Figure(figsize=(_SIZE_IN[0] * (1 + 0.6 * (columns - 1)), _SIZE_IN[1]), layout="constrained")
+            figure = Figure(figsize=(_SIZE_IN[0] * (1 + 0.6 * (columns - 1)), height), layout="constrained")
             row = figure.subplots(1, columns, squeeze=False)[0]
             for axes in row:
                 axes.grid(linewidth=0.6)

@@ -23,8 +23,12 @@ HOST_ENGINES = ("onnxruntime", "openvino")
 LOSS_NAMES = ("l2", "wing")
 TRUNK_NAMES = ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
 ACTIVATION_NAMES = ("relu", "relu6", "hardswish")
+QUANTIZE_BASES = ("lmedge", "nncf", "best")
+QUANTIZE_RANGES = ("min-max", "coverage", "percentile", "mse", "best")
 TARGETS = (*HOST_ENGINES, "tensorrt")
 DEFAULT_SOURCE = "synthetic:2000"
+# Of what int8 may add to the NME. Who writes points, 0.03, for a fraction would bound nothing.
+MOST_NME_LOSS = 0.02
 # What difflib calls a good match.
 _LEAST_CLOSENESS = 0.6
 # Of the augmentation: probabilities, and factors that must not turn a picture into its negative.
@@ -85,10 +89,29 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """`images`: calibration crops, from training faces; `seed`: of their choice."""
+    """How to quantise.
+
+    Attributes:
+        images: calibration crops, from training faces.
+        seed: of their choice.
+        base: whose steps prepare the network: lmedge, nncf, or best, which tries both and keeps what adds least to the NME.
+        ranges: how ranges are found: min-max, coverage, percentile, mse, or best.
+        equalise, correct_bias: steps of lmedge's base.
+        sensitivity: rank the layers by what their rounding does.
+        max_nme_loss: the most that int8 may add to the NME, a fraction (0.0003 is 0.03 points), for its upper 95 % bound;
+            layers are left in float until it is met.
+        min_speedup: how many times as fast as fp32 int8 must be then.
+    """
 
     images: int = 500
     seed: int = 0
+    base: str = "lmedge"
+    ranges: str = "best"
+    equalise: bool = True
+    correct_bias: bool = True
+    sensitivity: bool = False
+    max_nme_loss: float | None = None
+    min_speedup: float | None = None
 
 
 @dataclass(frozen=True)
@@ -251,12 +274,27 @@ def _check_choices(config: RunConfig) -> None:
         "train.loss": (config.train.loss, LOSS_NAMES),
         "model.trunk": (config.model.trunk, TRUNK_NAMES),
         "model.activation": (config.model.activation, ACTIVATION_NAMES),
+        "quantize.base": (config.quantize.base, QUANTIZE_BASES),
+        "quantize.ranges": (config.quantize.ranges, QUANTIZE_RANGES),
     }
     for name, (value, known) in chosen.items():
         if value not in known:
             near = difflib.get_close_matches(value, known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ConfigError(f"{name} must be one of {', '.join(known)}; got {value!r}.{hint}")
+
+
+def _check_bounds(options: QuantizeOptions) -> None:
+    loss, speedup = options.max_nme_loss, options.min_speedup
+    if loss is not None and not 0 <= loss <= MOST_NME_LOSS:
+        raise ConfigError(
+            f"quantize.max_nme_loss must be between 0 and {MOST_NME_LOSS}; got {loss}. "
+            "It is a fraction: 0.0003 is 0.03 points of NME, as --max-nme-loss 0.03 says it."
+        )
+    if speedup is not None and not (math.isfinite(speedup) and speedup > 0):
+        raise ConfigError(
+            f"quantize.min_speedup must be above 0; got {speedup}. 1.5 asks for int8 in two thirds of fp32's time."
+        )
 
 
 def _check_ranges(config: RunConfig) -> None:
@@ -288,6 +326,7 @@ def _check_ranges(config: RunConfig) -> None:
         if not low <= number <= high:
             raise ConfigError(f"{name} must be between {low} and {high}; got {number}.")
     _check_choices(config)
+    _check_bounds(config.quantize)
     if not (math.isfinite(config.train.learning_rate) and config.train.learning_rate > 0):
         raise ConfigError(f"train.learning_rate must be above 0; got {config.train.learning_rate}.")
     at_most = {

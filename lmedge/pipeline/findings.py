@@ -9,7 +9,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lmedge.reports import ParityReport
+from lmedge.bundle import Artifact
+from lmedge.reports import MEAN_OF_FEW, GateResult, ParityReport
+from lmedge.runtimes.gates import LEAST_FACES, NORMALISED, QUANTISED
 
 # A p99 this many times the p50 tells of other work on the machine, not of the engine.
 _BUSY_RATIO = 3.0
@@ -24,18 +26,38 @@ GATES = {
     "shift_x_px": "mean shift in x",
     "shift_y_px": "mean shift in y",
     "nme_loss": "NME added on labelled faces",
+    "eyes_loss": "NME added at the eyes",
+    "mouth_loss": "NME added at the mouth",
     "nme": "NME on validation faces",
+    "bounded_loss": "NME added where float layers were chosen",
+    "bounded_time": "time, bounded by min_speedup",
+    "calibration_photos": "validation photos that int8 was calibrated on",
+    "golden_crop": "gray levels between a golden crop and the one cut here",
+    "golden_network": "largest distance from the golden answers, on the golden crops",
+    "golden_frame": "largest distance from the golden answers, from the golden frames",
+}
+REFERENCES = {
+    "pytorch": "PyTorch, {} crops",
+    "golden": "golden answers, {} frames",
+    "labels": "labels, {} faces",
+    "bound": "bounds, {} training faces",
 }
 
 Row = dict[str, Any]
 
 
-def verdict(targets: Sequence[str], rows: Sequence[Row], parity: Sequence[ParityReport]) -> dict[str, Any]:
-    """What passed, what failed, and what nobody looked at: three lists, never one read as another."""
+def verdict(
+    targets: Sequence[str], rows: Sequence[Row], parity: Sequence[ParityReport], artifacts: Sequence[Artifact] = ()
+) -> dict[str, Any]:
+    """What passed, what failed, and what nobody looked at: three lists, never one read as another.
+
+    Args:
+        artifacts: of the bundle, for those that are in it without an engine that serves them.
+    """
     gates = [gate for report in parity for gate in report.gates]
     failed = [
         f"{engine_name(report.backend)} {report.precision} ({report.artifact}): "
-        f"{GATES.get(gate.gate, gate.gate)} is {gate_value(gate.value, gate.unit)}, "
+        f"{gate_words(gate)} is {gate_value(gate.value, gate.unit)}, "
         f"allowed {gate_value(gate.limit, gate.unit)}"
         for report in parity
         for gate in report.gates
@@ -52,6 +74,12 @@ def verdict(targets: Sequence[str], rows: Sequence[Row], parity: Sequence[Parity
     untimed = [f"{name_of(row)} ({row['artifact']})" for row in rows if row["passed"] and row["p50_ms"] is None]
     if untimed:
         unverified.append(f"Latency of {', '.join(untimed)}: the engine takes another file for this precision on this machine.")
+    unverified += [
+        f"{artifact.path}: made for TensorRT, and compared with the int8 file it was made from only."
+        for artifact in artifacts
+        if artifact.precision == "fp16-int8" and not artifact.serves
+    ]
+    unverified += loss_notes(parity)
     unverified.append(
         "Other machines: the golden self-test runs on each device with lmedge verify, and latency with lmedge bench."
     )
@@ -79,22 +107,48 @@ def _fails(parity: Sequence[ParityReport], backend: str) -> bool:
     return any(report.backend == backend and not report.passed for report in parity)
 
 
+def loss_notes(reports: Sequence[ParityReport]) -> list[str]:
+    """What could not be judged well, or not at all, of the error that quantised files add."""
+    quantised = [report for report in reports if report.precision in QUANTISED and report.reference in ("pytorch", "labels")]
+    few = sorted({gate.faces for report in quantised for gate in report.gates if gate.statistic == MEAN_OF_FEW})
+    notes = []
+    if few:
+        notes.append(
+            f"An upper bound of the NME that int8 adds: {' or '.join(map(str, few))} labelled faces are too few for one, so "
+            f"the mean was held to the limit. It takes {LEAST_FACES}."
+        )
+    unjudged = [report for report in quantised if "nme_loss" not in {gate.gate for gate in report.gates}]
+    if unjudged:
+        names = ", ".join(dict.fromkeys(f"{engine_name(report.backend)} {report.artifact}" for report in unjudged))
+        notes.append(f"The NME that int8 adds, on {names}: there was no fp32 file, or no labelled face, to compare with.")
+    labelled = [report for report in quantised if report.reference == "labels"]
+    if any("calibration_photos" not in {gate.gate for gate in report.gates} for report in labelled):
+        notes.append("That int8 was not calibrated on validation photos: the record of calibration does not name its photos.")
+    return notes
+
+
+def gate_words(gate: GateResult) -> str:
+    """What a gate is about, and of how many faces its value is."""
+    words = GATES.get(gate.gate, gate.gate)
+    return f"{words} ({gate.basis})" if gate.basis else words
+
+
+def reference_words(report: ParityReport) -> str:
+    """What a report's engine was compared with, and on how much."""
+    return REFERENCES.get(report.reference, report.reference + ", {} crops").format(report.crops)
+
+
 def gate_value(value: float, unit: str) -> str:
     """A gate's value with its unit; errors in points of %."""
     if not math.isfinite(value):
         return "no number"
-    return (
-        f"{px(value)} px"
-        if unit == "px"
-        else f"{points(value)} points"
-        if unit == "of the normaliser"
-        else f"{value:.4g} {unit}"
-    )
+    return f"{px(value)} px" if unit == "px" else f"{points(value)} points" if unit == NORMALISED else f"{value:.4g} {unit}"
 
 
 def mark_fastest(rows: Sequence[Row]) -> list[Row]:
+    """The rows, each with whether it is the fastest of its engine; where nothing was timed, none is."""
     best = {id(fastest([row for row in rows if row["backend"] == backend])) for backend in {row["backend"] for row in rows}}
-    return [{**row, "fastest": id(row) in best} for row in rows]
+    return [{**row, "fastest": id(row) in best and row["p50_ms"] is not None} for row in rows]
 
 
 def fastest(rows: Sequence[Row]) -> Row | None:
@@ -109,16 +163,19 @@ def fastest_per_precision(rows: Sequence[Row]) -> list[Row]:
 
 
 def speed_notes(rows: Sequence[Row]) -> list[str]:
-    """What the table says about speed, in sentences; above all where int8 does not pay."""
+    """What the table says about speed on this machine, one text per engine; above all where int8 does not pay."""
     notes = []
     timed = [row for row in rows if row["passed"] and row["p50_ms"] is not None]
     for backend in dict.fromkeys(row["backend"] for row in timed):
         own = sorted((row for row in timed if row["backend"] == backend), key=lambda row: row["p50_ms"])
-        int8 = next((row for row in own if row["precision"] == "int8"), None)
-        text = f"{engine_name(backend)}: {own[0]['precision']} is fastest with {ms(own[0]['p50_ms'])} ms."
-        if int8 is not None and int8 is not own[0]:
-            ratio = int8["p50_ms"] / own[0]["p50_ms"]
-            text += f" int8 is not: it takes {ratio:.2f} times as long on this machine."
+        best = own[0]
+        fp32, int8 = (next((row for row in own if row["precision"] == name), None) for name in ("fp32", "int8"))
+        text = f"{engine_name(backend)}: {best['precision']} is fastest with {ms(best['p50_ms'])} ms"
+        text += f", {fp32['p50_ms'] / best['p50_ms']:.2f} times as fast as fp32." if fp32 and fp32 is not best else "."
+        if int8 is not None and int8 is not best:
+            text += f" int8 is not: it takes {int8['p50_ms'] / best['p50_ms']:.2f} times as long on this machine."
+        elif int8 is None and any(row["backend"] == backend and row["precision"] == "int8" for row in rows):
+            text += " int8 was not timed: no int8 file for this machine passed its gates."
         for row in own:
             used = _FLOATS.get(row["engine_precision"] or "", row["engine_precision"])
             if used and used != row["precision"]:

@@ -17,21 +17,22 @@ import cv2
 import numpy as np
 
 from lmedge import __version__
+from lmedge.calibration.report import LayerTable, layer_tables
 from lmedge.data.pictures import contact_sheet
 from lmedge.data.samples import FaceSample
 from lmedge.data.sources import KINDS
 from lmedge.errors import DataError
 from lmedge.pipeline import run_files
-from lmedge.pipeline.charts import ced_svg, training_svg
+from lmedge.pipeline.charts import ced_svg, front_svg, layers_svg, training_svg
 from lmedge.pipeline.commands import PLACE, build_command, verify_command
 from lmedge.pipeline.faces import FaceIndex, read_index, source_terms
 from lmedge.pipeline.findings import (
-    GATES,
     Row,
     engine_name,
     fastest,
     fastest_per_precision,
     gate_value,
+    gate_words,
     key_of,
     mark_fastest,
     megabytes,
@@ -40,6 +41,7 @@ from lmedge.pipeline.findings import (
     percent,
     points,
     px,
+    reference_words,
     speed_notes,
     thousands,
     verdict,
@@ -47,6 +49,9 @@ from lmedge.pipeline.findings import (
 from lmedge.pipeline.network import NetworkFacts
 from lmedge.pipeline.stages import RunContext
 from lmedge.pipeline.summary import summary_rows
+from lmedge.reports import ParityReport
+from lmedge.runtimes.gates import GROUP_GATES
+from lmedge.runtimes.parity import PYTORCH
 
 TEMPLATE = "report.html.j2"
 PICTURED = 12
@@ -66,7 +71,8 @@ def render_report(context: RunContext) -> str:
     facts, parity = NetworkFacts.read(context.folder / "train"), run_files.parity_reports(context)
     index = read_index(context.folder / "faces", context.sources)
     latency, evaluation = _read(context, "bench", run_files.LATENCY), _read(context, "evaluate", run_files.EVALUATION)
-    rows = mark_fastest(_with_engine_times(summary_rows(context), latency["rows"]))
+    rows = mark_fastest(summary_rows(context))
+    gated = [*parity, *run_files.accuracy_reports(context)]
     errors = _errors_per_face(context)
     compared = fastest_per_precision(rows)
     pictured = fastest([row for row in rows if row["precision"] in PICTURED_PRECISIONS])
@@ -76,9 +82,10 @@ def render_report(context: RunContext) -> str:
         "config": context.config,
         "facts": facts,
         "version": __version__,
-        "verdict": verdict(context.config.targets, rows, [*parity, *run_files.accuracy_reports(context)]),
+        "verdict": verdict(context.config.targets, rows, gated, manifest.artifacts),
         "rows": rows,
         "speed_notes": speed_notes(rows),
+        "loss_groups": [name for name in GROUP_GATES if any(name in row["group_losses"] for row in rows)],
         "best": pictured,
         "latency": latency,
         "evaluation": evaluation,
@@ -88,10 +95,12 @@ def render_report(context: RunContext) -> str:
         "ced": ced_svg({name_of(row): errors[key_of(row)] for row in compared}) if compared else "",
         "training": training_svg(facts.history, facts.training["epoch"], context.config.train.loss),
         "sheets": _sheets(context, index.validation, pictured, errors),
-        "parity": parity,
-        "gate_words": GATES,
+        "parity_crops": next((report.crops for report in parity if report.reference == PYTORCH), 0),
+        "gated": _by_engine_and_file(gated),
         "passes": _read(context, "export", run_files.PASSES),
+        "fp16_int8": _read(context, "quantize", run_files.PASSES)[0],
         "calibration": _read(context, "quantize", run_files.CALIBRATION),
+        "layers": _layers(context),
         "data": _data(context, index),
         "manifest": manifest,
         "provenance": manifest.provenance,
@@ -101,19 +110,17 @@ def render_report(context: RunContext) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {write.__name__: write for write in (percent, points, px, gate_value, ms, megabytes, thousands)}
+    writers = (percent, points, px, gate_value, gate_words, reference_words, ms, megabytes, thousands)
+    environment.filters |= {write.__name__: write for write in writers}
     environment.filters |= {"engine": engine_name, "names": name_of}
     template = files("lmedge.pipeline").joinpath(TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(template).render(values)
 
 
-def _with_engine_times(rows: Sequence[Row], times: Sequence[Row]) -> list[Row]:
-    """The summary with the bare engine call and the precision that the engine computed in."""
-    timed = {key_of(row): row for row in times}
-    return [
-        {**row, **{name: timed.get(key_of(row), {}).get(name) for name in ("engine_p50_ms", "engine_precision")}}
-        for row in rows
-    ]
+def _by_engine_and_file(reports: Sequence[ParityReport]) -> list[ParityReport]:
+    """What was found of one file on one engine stands together: against PyTorch, golden answers, labels."""
+    order = {pair: place for place, pair in enumerate(dict.fromkeys((r.backend, r.artifact) for r in reports))}
+    return sorted(reports, key=lambda report: order[report.backend, report.artifact])
 
 
 def _subsets(evaluation: Sequence[Row], compared: Sequence[Row]) -> list[dict[str, Any]]:
@@ -168,6 +175,25 @@ def _sheets(
         }
         for title, part in parts
     ]
+
+
+def _layers(context: RunContext) -> list[dict[str, Any]]:
+    """What each layer costs in int8 and what a bound made of it, per dialect that was asked about."""
+    sections = []
+    for table in layer_tables(_read(context, "quantize", run_files.LAYERS)):
+        sections.append(
+            {
+                "table": table,
+                "picture": layers_svg(table.layers, f"layers-{table.dialect}") if table.layers else "",
+                "front": _front(table) if len(table.points) > 1 else "",
+            }
+        )
+    return sections
+
+
+def _front(table: LayerTable) -> str:
+    bound = table.document["bound"]
+    return front_svg(table.points, bound["max_nme_loss"], bound["min_speedup"], f"front-{table.dialect}")
 
 
 def _jpeg_uri(image_bgr: Any) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lmedge.bundle import Artifact, Bundle, Manifest, file_digest, network_specs, write_atomically
+from lmedge.calibration.report import bound_reports
 from lmedge.export.pack import VARIANTS, keep_passing, list_artifacts, photo_digest
+from lmedge.metrics import PairedLoss
 from lmedge.pipeline.faces import FaceIndex, read_index, source_terms
 from lmedge.pipeline.network import NetworkFacts
 from lmedge.pipeline.stages import RunContext
-from lmedge.reports import GateResult, ParityReport
-from lmedge.runtimes.gates import accuracy_report
+from lmedge.reports import ParityReport
+from lmedge.runtimes.gates import QUANTISED, accuracy_report
 
 PROGRAM, BEST = "model.pt2", "best.pt"
 PARITY, EVALUATION, LATENCY, CALIBRATION, PASSES = (
@@ -23,9 +25,13 @@ PARITY, EVALUATION, LATENCY, CALIBRATION, PASSES = (
     "calibration.json",
     "passes.json",
 )
-# Beside the evaluation, so that the manifest stays small.
-PER_FACE = "per_face.json"
+# Beside the evaluation, so that the manifest stays small and names no photo.
+PER_FACE, CALIBRATED_ON = "per_face.json", "calibrated_on.json"
 GOLDEN_FILE = "golden.npz"
+# What each layer costs in int8 and what was left in float, by dialect; empty where nobody asked.
+LAYERS = "layers.json"
+# What each recipe of quantisation added to the error, by dialect; empty where there was nothing to choose.
+RECIPES = "recipes.json"
 
 
 def read_json(path: Path) -> Any:
@@ -79,21 +85,36 @@ def artifacts(context: RunContext) -> list[Artifact]:
 
 
 def parity_reports(context: RunContext) -> list[ParityReport]:
-    """The parity stage's reports, read back."""
-    reports = []
-    for row in read_json(context.file("parity", PARITY)):
-        gates = tuple(GateResult(g["gate"], g["value"], g["limit"], g["unit"]) for g in row["gates"])
-        reports.append(ParityReport(**{**{k: v for k, v in row.items() if k != "passed"}, "gates": gates}))
-    return reports
+    """The parity stage's reports, read back: against PyTorch, and against the golden answers."""
+    return [ParityReport.from_json(row) for row in read_json(context.file("parity", PARITY))]
 
 
 def accuracy_reports(context: RunContext) -> list[ParityReport]:
-    """The gates on the error of everything that was evaluated; what int8 adds is gated by the parity stage."""
+    """The gates on labelled faces of everything that was evaluated: its error, what int8 adds to it, that calibration saw none
+    of these faces, and the bounds that int8 was given."""
     files = {artifact.path: artifact for artifact in artifacts(context)}
-    return [
-        accuracy_report(row["backend"], files[row["artifact"]], row["count"], row["nme"], context.config.gates)
-        for row in read_json(context.file("evaluate", EVALUATION))
+    photos = calibrated_on(context)
+    rows = read_json(context.file("evaluate", EVALUATION))
+    reports = [
+        accuracy_report(
+            row["backend"],
+            files[row["artifact"]],
+            row["count"],
+            row["nme"],
+            context.config.gates,
+            loss=_paired_loss(row["added_error"]),
+            calibration_photos=None if photos is None else len(photos),
+        )
+        for row in rows
     ]
+    layers = read_json(context.file("quantize", LAYERS))
+    return reports + bound_reports(layers, [(files[row["artifact"]], row["backend"]) for row in rows])
+
+
+def calibrated_on(context: RunContext) -> list[str] | None:
+    """Names of the evaluated photos that int8 was calibrated on, of which there must be none; None where that is not known."""
+    photos: list[str] | None = read_json(context.file("evaluate", CALIBRATED_ON))
+    return photos
 
 
 def program_artifact(context: RunContext, facts: NetworkFacts) -> Artifact:
@@ -110,7 +131,7 @@ def engine_pairs(every: Sequence[Artifact]) -> list[tuple[Artifact, str]]:
 
 def onnx_folders(context: RunContext) -> dict[str, Path]:
     """Precision → the stage folder that holds its ONNX files."""
-    return {v.precision: context.folder / ("quantize" if v.precision == "int8" else "export") for v in VARIANTS}
+    return {v.precision: context.folder / ("quantize" if v.precision in QUANTISED else "export") for v in VARIANTS}
 
 
 def tool_versions(context: RunContext) -> dict[str, str]:
@@ -122,6 +143,12 @@ def tool_versions(context: RunContext) -> dict[str, str]:
             if name.startswith("tool ") and value != "absent":
                 versions[name.removeprefix("tool ")] = value
     return dict(sorted(versions.items()))
+
+
+def _paired_loss(row: Mapping[str, Any] | None) -> PairedLoss | None:
+    if row is None:
+        return None
+    return PairedLoss(**{**row, "groups": {name: (mean, upper) for name, (mean, upper) in row["groups"].items()}})
 
 
 def _provenance(context: RunContext, facts: NetworkFacts) -> dict[str, Any]:

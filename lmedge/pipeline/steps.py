@@ -6,25 +6,27 @@ Engines and torch are imported by the step that needs them, so a build that skip
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lmedge.bundle import write_atomically, write_bundle
+from lmedge.bundle import Bundle, Manifest, file_digest, write_atomically, write_bundle
 from lmedge.data.crops import labelled_crops
 from lmedge.data.samples import FaceSample
 from lmedge.data.sources import read_sources
 from lmedge.errors import DataError
-from lmedge.export.pack import VARIANTS, ir_name, keep_passing, onnx_name
+from lmedge.export.pack import OPENVINO_VARIANTS, VARIANTS, ir_name, keep_passing, onnx_name, photo_digest
 from lmedge.pipeline import run_files
 from lmedge.pipeline.faces import SYNTHETIC, SourceFaces, source_terms, with_detector_boxes, write_index
 from lmedge.pipeline.network import NetworkFacts
 from lmedge.pipeline.stages import RunContext
 from lmedge.preprocess import REFERENCE, BoxFit, PreprocessSpec, fit_boxes
 from lmedge.reports import LatencyReport, ParityReport
+from lmedge.runtimes.golden import Answer, Golden
+from lmedge.schemas import LandmarkSchema
 
 EXPORT_CROPS = 32
 GOLDEN_FRAMES = 4
@@ -93,36 +95,20 @@ def export_network(context: RunContext, folder: Path) -> None:
 
 
 def quantize_network(context: RunContext, folder: Path) -> None:
-    """fp32 ONNX and training crops → both int8 ONNX files."""
-    from lmedge.calibration.images import calibration_crops
-    from lmedge.calibration.quantize import quantize_int8
+    """fp32 ONNX and training faces → both int8 ONNX files, and from the portable one the fp16-int8 file for TensorRT."""
+    from lmedge.pipeline.quantization import quantize
 
-    options = context.config.quantize
-    crops = calibration_crops(
-        run_files.read_faces(context).training,
-        run_files.read_network(context).preprocess,
-        count=options.images,
-        seed=options.seed,
-    )
-    record = quantize_int8(
-        context.file("export", onnx_name(VARIANTS[0])),
-        crops,
-        folder / onnx_name(VARIANTS[2]),
-        folder / onnx_name(VARIANTS[3]),
-        seed=options.seed,
-        sources=sorted({source.kind for source in context.sources}),
-    )
-    run_files.write_json(folder / run_files.CALIBRATION, record.to_json())
+    quantize(context, folder)
 
 
 def compile_engines(context: RunContext, folder: Path) -> None:
-    """ONNX → OpenVINO IR, one per variant, where OpenVINO is a target."""
+    """ONNX → OpenVINO IR, one per variant that it serves, where OpenVINO is a target."""
     if "openvino" not in context.config.engines:
         run_files.write_json(folder / "skipped.json", {"openvino": "not among the targets"})
         return
     from lmedge.export.compile_openvino import compile_ir
 
-    for variant in VARIANTS:
+    for variant in OPENVINO_VARIANTS:
         source = run_files.onnx_folders(context)[variant.precision] / onnx_name(variant)
         target = folder / ir_name(variant)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -130,36 +116,30 @@ def compile_engines(context: RunContext, folder: Path) -> None:
 
 
 def check_parity(context: RunContext, folder: Path) -> None:
-    """Every file on every engine it is meant for, against PyTorch on real crops, and the golden vectors for the device."""
-    from lmedge.data.synthetic import render_faces
+    """Every file on every engine it is meant for, against PyTorch on real crops, and the golden vectors for the device, which
+    each of them has to answer here as it will there."""
     from lmedge.runtimes import find_runtime
-    from lmedge.runtimes.golden import Golden
-    from lmedge.runtimes.parity import answer, compare
+    from lmedge.runtimes.landmarker import FaceLandmarker
+    from lmedge.runtimes.parity import answer, check_golden, compare
 
-    facts, faces = run_files.read_network(context), run_files.read_faces(context)
-    spec, schema = facts.preprocess, facts.schema
-    crops, true_fractions = labelled_crops([*faces.validation, *faces.training][: context.config.parity.crops], spec)
+    facts, faces, limits = run_files.read_network(context), run_files.read_faces(context), context.config.gates
+    spec, schema, validation = facts.preprocess, facts.schema, faces.validation
+    crops, true_fractions = labelled_crops([*validation, *faces.training][: context.config.parity.crops], spec)
+    # The error that int8 adds is judged on faces that neither training nor calibration saw.
+    true_fractions[len(validation) :] = np.nan
     with find_runtime("torch").open(run_files.program_artifact(context, facts), batch=None) as reference:
         expected = answer(reference, crops)
-        drawn = list(render_faces(GOLDEN_FRAMES, schema, seed=GOLDEN_SEED, size_px=GOLDEN_FRAME_PX))
-        frames = np.stack([sample.read_image() for sample in drawn])
-        boxes_xyxy = np.stack([sample.box().xyxy for sample in drawn])
-        golden = Golden.record(frames, boxes_xyxy, spec, lambda golden_crops: answer(reference, golden_crops))
+        golden = _golden(spec, schema, lambda golden_crops: answer(reference, golden_crops))
     write_atomically(folder / run_files.GOLDEN_FILE, golden.to_bytes())
+    every = run_files.artifacts(context)
+    digest = file_digest(folder / run_files.GOLDEN_FILE)
+    device = Bundle(folder, Manifest(context.config.name, schema, spec, tuple(every), golden=digest))
     reports: list[ParityReport] = []
-    pairs = run_files.engine_pairs(run_files.artifacts(context))
+    pairs = run_files.engine_pairs(every)
     for done, (artifact, backend) in enumerate(pairs, start=1):
         with find_runtime(backend).open(artifact) as runtime:
-            reports.append(
-                compare(
-                    runtime,
-                    crops,
-                    expected,
-                    schema=schema,
-                    limits=context.config.gates,
-                    true_fractions=true_fractions,
-                )
-            )
+            reports.append(compare(runtime, crops, expected, schema=schema, limits=limits, true_fractions=true_fractions))
+            reports.append(check_golden(FaceLandmarker(device, runtime), limits))
         if context.progress:
             context.progress(done, len(pairs), "comparing engines with PyTorch")
     run_files.write_json(folder / run_files.PARITY, [report.to_json() for report in reports])
@@ -167,23 +147,28 @@ def check_parity(context: RunContext, folder: Path) -> None:
 
 def evaluate_bundle(context: RunContext, folder: Path) -> None:
     """NME on validation faces of everything that passed parity, end to end from photo to image points."""
+    from lmedge.runtimes.added_error import Evaluated, added_errors
     from lmedge.runtimes.evaluate import evaluate
     from lmedge.runtimes.landmarker import FaceLandmarker
 
     bundle = run_files.candidate(context)
     validation = run_files.read_faces(context).validation
-    rows, per_face = [], []
+    rows, per_face, evaluated = [], [], []
     pairs = run_files.engine_pairs(bundle.manifest.artifacts)
     for done, (artifact, backend) in enumerate(pairs, start=1):
         opened = FaceLandmarker.open(bundle, backend=backend, precision=artifact.precision, dialect=artifact.dialect)
         with opened as landmarker:
             report, results = evaluate(landmarker, validation, boxes="landmarks", split="all")
+        evaluated.append(Evaluated(backend, artifact, results))
         errors = [round(result.nme, 6) if np.isfinite(result.nme) else None for result in results]
         per_face.append({"artifact": artifact.path, "backend": backend, "nme": errors})
         rows.append({**replace(report, split="validation").to_json(), "artifact": artifact.path, "dialect": artifact.dialect})
         if context.progress:
             context.progress(done, len(pairs), "measuring NME")
+    for row, loss in zip(rows, added_errors(evaluated), strict=True):
+        row["added_error"] = None if loss is None else asdict(loss)
     run_files.write_json(folder / run_files.EVALUATION, rows)
+    run_files.write_json(folder / run_files.CALIBRATED_ON, calibration_photos(bundle.manifest.calibration, validation))
     write_atomically(folder / run_files.PER_FACE, json.dumps(per_face, separators=(",", ":")) + "\n")
 
 
@@ -218,6 +203,27 @@ def write_report(context: RunContext, folder: Path) -> None:
     from lmedge.pipeline.report import render_report
 
     write_atomically(folder / "report.html", render_report(context))
+
+
+def calibration_photos(calibration: Mapping[str, Any] | None, scored: Sequence[FaceSample]) -> list[str] | None:
+    """Names of the scored photos that int8 was calibrated on; None where the record of calibration does not say which it saw.
+
+    Copies of a photo have its name, so a copy under another file name is found too.
+    """
+    digests = (calibration or {}).get("photo_digests")
+    if not digests:
+        return None
+    return sorted({sample.photo_key for sample in scored if photo_digest(sample.photo_key) in set(digests)})
+
+
+def _golden(spec: PreprocessSpec, schema: LandmarkSchema, reference: Answer) -> Golden:
+    """Rendered frames with the reference's answers: free of any data set's terms, so that they may go with the bundle."""
+    from lmedge.data.synthetic import render_faces
+
+    drawn = list(render_faces(GOLDEN_FRAMES, schema, seed=GOLDEN_SEED, size_px=GOLDEN_FRAME_PX))
+    frames = np.stack([sample.read_image() for sample in drawn])
+    boxes_xyxy = np.stack([sample.box().xyxy for sample in drawn])
+    return Golden.record(frames, boxes_xyxy, spec, reference)
 
 
 def _box_fits(samples: Sequence[FaceSample]) -> dict[str, BoxFit]:

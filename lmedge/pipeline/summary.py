@@ -6,19 +6,26 @@ from typing import Any
 
 from lmedge.pipeline import run_files
 from lmedge.pipeline.stages import RunContext
+from lmedge.runtimes.parity import PYTORCH
+
+_TIMES = ("p50_ms", "p99_ms", "engine_p50_ms", "engine_precision")
 
 
 def summary_rows(context: RunContext) -> list[dict[str, Any]]:
-    """One row per engine and file: precision, size, NME, latency, parity; None where a row was not measured."""
+    """One row per engine and file: precision, size, NME, latency, parity; None where a row was not measured. `passed` is of all
+    its gates."""
     evaluations = {
         (row["artifact"], row["backend"]): row for row in run_files.read_json(context.file("evaluate", run_files.EVALUATION))
     }
     latency = run_files.read_json(context.file("bench", run_files.LATENCY))["rows"]
     latencies = {(row["artifact"], row["backend"]): row for row in latency}
-    accurate = {(report.artifact, report.backend) for report in run_files.accuracy_reports(context) if report.passed}
+    parity, accuracy = run_files.parity_reports(context), run_files.accuracy_reports(context)
+    failed = {(report.artifact, report.backend) for report in (*parity, *accuracy) if not report.passed}
     rows = []
     files = {artifact.path: artifact for artifact in run_files.artifacts(context)}
-    for report in run_files.parity_reports(context):
+    for report in parity:
+        if report.reference != PYTORCH:
+            continue
         artifact = files[report.artifact]
         paths = [artifact.file, *(artifact.root / name for name, _ in artifact.companions)]
         key = (report.artifact, report.backend)
@@ -31,12 +38,14 @@ def summary_rows(context: RunContext) -> list[dict[str, Any]]:
                 "artifact": report.artifact,
                 "bytes": sum(path.stat().st_size for path in paths),
                 "nme": evaluated["nme"] if evaluated else None,
-                "p50_ms": timed["p50_ms"] if timed else None,
-                "p99_ms": timed["p99_ms"] if timed else None,
+                **{name: timed[name] if timed else None for name in _TIMES},
                 "max_px": report.max_px,
                 "p99_px": report.p99_px,
                 "nme_loss": report.nme_loss,
-                "passed": report.passed and key in accurate,
+                "nme_loss_upper": report.nme_loss_upper,
+                "group_losses": report.group_losses,
+                "loss_faces": report.loss_faces,
+                "passed": evaluated is not None and key not in failed,
             }
         )
     return rows

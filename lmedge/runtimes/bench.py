@@ -102,7 +102,7 @@ def _bench_one(bundle: Bundle, check: PlannedCheck, device: str, threads: int | 
         landmarker = FaceLandmarker(bundle, runtime)
         crop, _ = crop_face(frame, box, landmarker.spec)
         call_engine = runtime.engine_call({runtime.inputs[0].name: crop[None]})
-        predict_ms, engine_ms = _alternate(lambda: landmarker.predict(frame, [box]), call_engine, iterations)
+        predict_ms, engine_ms = alternate(lambda: landmarker.predict(frame, [box]), call_engine, iterations)
         p50, p90, p99 = np.percentile(predict_ms, _PERCENTILES)
         engine_p50, engine_p90, engine_p99 = np.percentile(engine_ms, _PERCENTILES)
         return LatencyReport(
@@ -122,20 +122,23 @@ def _bench_one(bundle: Bundle, check: PlannedCheck, device: str, threads: int | 
         )
 
 
-def _alternate(
-    first: Callable[[], Any], second: Callable[[], Any], iterations: int
+def alternate(
+    first: Callable[[], Any],
+    second: Callable[[], Any],
+    iterations: int,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Milliseconds of each call of two functions, in turn."""
+    """Milliseconds of each call of two functions, in turn, after a warm-up."""
     for _ in range(_WARM_UP):
         first()
         second()
     times = np.empty((iterations, 3), np.int64)
     for row in times:
-        row[0] = time.perf_counter_ns()
+        row[0] = clock_ns()
         first()
-        row[1] = time.perf_counter_ns()
+        row[1] = clock_ns()
         second()
-        row[2] = time.perf_counter_ns()
+        row[2] = clock_ns()
     spent = np.diff(times, axis=1) / 1e6
     return spent[:, 0], spent[:, 1]
 

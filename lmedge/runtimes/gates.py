@@ -1,7 +1,9 @@
 """Limits of the parity gates, and which gate holds for which precision.
 
 Distances are in pixels of the network's crop. int8 engines are not held to a maximum, since rounding moves single answers
-far; they are held to a high percentile of the worst point, to an unbiased answer, and to the error on labelled faces.
+far; they are held to a high percentile of the worst point, to an unbiased answer, and to the error that they add on labelled
+faces. Of that error the upper confidence bound must hold, overall and at the eyes and the mouth: a mean over few faces may be
+small by luck.
 """
 
 from __future__ import annotations
@@ -18,10 +20,17 @@ import numpy.typing as npt
 
 from lmedge.bundle import Artifact
 from lmedge.errors import ConfigError
-from lmedge.reports import GateResult, ParityReport
+from lmedge.metrics import PairedLoss
+from lmedge.reports import MEAN, MEAN_OF_FEW, UPPER_BOUND, GateResult, ParityReport
 from lmedge.toml_file import read_toml
 
-_QUANTISED = ("int8", "fp16-int8")
+QUANTISED = ("int8", "fp16-int8")
+# Below it a bootstrap bound is too low too often: on measured losses it held the true mean in 92 of 100 draws of 20 faces, in
+# 93 of 50, but in 87 of 5.
+LEAST_FACES = 20
+# The regions that matter most to a driver monitor, and their gates.
+GROUP_GATES = {"eyes": "eyes_loss", "mouth": "mouth_loss"}
+NORMALISED = "of the normaliser"
 _PERCENTILE = 99
 
 
@@ -34,7 +43,9 @@ class GateLimits:
         fp16_max_px: rounding to 11 bits of mantissa in every layer.
         int8_p99_px: 99th percentile over crops, of each crop's worst point.
         int8_shift_px: mean signed difference per axis, over all crops and points.
-        int8_nme_loss: added NME on labelled faces, a fraction (0.0015 is 0.15 points).
+        int8_nme_loss: added NME on labelled faces, a fraction (0.0005 is 0.05 points): the one-sided 95 % upper bound of it by
+            a paired bootstrap over faces, or its mean where they are fewer than `LEAST_FACES`.
+        int8_group_loss: the same at the eyes, and at the mouth.
         max_nme: NME on labelled faces; the default is the mean face's on 300-W, which a network that learned nothing has.
         crop_levels: gray levels a crop may differ from the recorded one; OpenCV rounds differently between processors.
         golden_fp32_px, golden_fp16_px, golden_int8_px: largest difference from the recorded answers; drawn frames are less
@@ -46,7 +57,8 @@ class GateLimits:
     fp16_max_px: float = 0.25
     int8_p99_px: float = 1.5
     int8_shift_px: float = 0.1
-    int8_nme_loss: float = 0.0015
+    int8_nme_loss: float = 0.0005
+    int8_group_loss: float = 0.001
     max_nme: float = 0.20
     crop_levels: float = 1.0
     golden_fp32_px: float = 0.02
@@ -89,7 +101,7 @@ class GateLimits:
 
     def golden_px(self, precision: str) -> float:
         """The limit of a precision's difference from the golden answers."""
-        if precision in _QUANTISED:
+        if precision in QUANTISED:
             return self.golden_int8_px
         return self.golden_fp16_px if precision == "fp16" else self.golden_fp32_px
 
@@ -126,34 +138,58 @@ class Difference:
         )
 
 
-def parity_gates(precision: str, found: Difference, nme_loss: float | None, limits: GateLimits) -> tuple[GateResult, ...]:
-    """The gates of one precision against its reference."""
-    if precision not in _QUANTISED:
+def parity_gates(precision: str, found: Difference, loss: PairedLoss | None, limits: GateLimits) -> tuple[GateResult, ...]:
+    """The gates of one precision against its reference; without a loss, those on labelled faces are left out."""
+    if precision not in QUANTISED:
         limit = limits.fp16_max_px if precision == "fp16" else limits.fp32_max_px
         return (GateResult("max_px", found.max_px, limit, "px"),)
-    gates = [
+    return (
         GateResult("p99_px", found.p99_px, limits.int8_p99_px, "px"),
         GateResult("shift_x_px", abs(found.shift_x_px), limits.int8_shift_px, "px"),
         GateResult("shift_y_px", abs(found.shift_y_px), limits.int8_shift_px, "px"),
-    ]
-    if nme_loss is not None:
-        gates.append(GateResult("nme_loss", nme_loss, limits.int8_nme_loss, "of the normaliser"))
+        *(() if loss is None else loss_gates(loss, limits)),
+    )
+
+
+def loss_gates(loss: PairedLoss, limits: GateLimits) -> tuple[GateResult, ...]:
+    """The gates on the error that a quantised file adds: overall, and at those of the eyes and the mouth that have labels."""
+    gates = [_loss_gate("nme_loss", (loss.nme, loss.upper), loss.count, limits.int8_nme_loss)]
+    for group, gate in GROUP_GATES.items():
+        if group in loss.groups:
+            faces = loss.group_counts.get(group, loss.count)
+            gates.append(_loss_gate(gate, loss.groups[group], faces, limits.int8_group_loss))
     return tuple(gates)
 
 
+def loss_fields(loss: PairedLoss | None) -> dict[str, Any]:
+    """What a `ParityReport` says of a loss."""
+    if loss is None:
+        return {"nme_loss": None}
+    groups = {name: {"nme": mean, "upper": upper} for name, (mean, upper) in loss.groups.items()}
+    return {"nme_loss": loss.nme, "nme_loss_upper": loss.upper, "group_losses": groups, "loss_faces": loss.count}
+
+
 def accuracy_report(
-    backend: str, artifact: Artifact, faces: int, nme: float, limits: GateLimits, float_nme: float | None = None
+    backend: str,
+    artifact: Artifact,
+    faces: int,
+    nme: float,
+    limits: GateLimits,
+    *,
+    loss: PairedLoss | None = None,
+    calibration_photos: int | None = None,
 ) -> ParityReport:
-    """The gates on labelled faces as a report against "labels": the error itself, and what a quantised file adds to fp32.
+    """The gates on labelled faces as a report against "labels": the error itself, and for a quantised file what it adds.
 
     Args:
         faces: how many were scored; nme: their mean error, a fraction.
-        float_nme: the fp32 file's error on the same faces; without it, that gate is left out.
+        loss: against the fp32 file on the same faces, from photo to image points; without it, its gates are left out.
+        calibration_photos: on how many of their photos the file was calibrated: none may be; None where nobody looked.
     """
-    gates = [GateResult("nme", nme, limits.max_nme, "of the normaliser")]
-    loss = None if float_nme is None else nme - float_nme
-    if loss is not None and artifact.precision in _QUANTISED:
-        gates.append(GateResult("nme_loss", loss, limits.int8_nme_loss, "of the normaliser"))
+    gates = [GateResult("nme", nme, limits.max_nme, NORMALISED, MEAN, faces)]
+    if artifact.precision in QUANTISED:
+        gates += () if loss is None else loss_gates(loss, limits)
+        gates += () if calibration_photos is None else [GateResult("calibration_photos", calibration_photos, 0, "photos")]
     unknown = math.nan
     return ParityReport(
         backend=backend,
@@ -167,6 +203,13 @@ def accuracy_report(
         mean_px=unknown,
         shift_x_px=unknown,
         shift_y_px=unknown,
-        nme_loss=loss,
         gates=tuple(gates),
+        **loss_fields(loss),
     )
+
+
+def _loss_gate(gate: str, mean_and_upper: tuple[float, float], faces: int, limit: float) -> GateResult:
+    mean, upper = mean_and_upper
+    if faces < LEAST_FACES:
+        return GateResult(gate, mean, limit, NORMALISED, MEAN_OF_FEW, faces)
+    return GateResult(gate, upper, limit, NORMALISED, UPPER_BOUND, faces)

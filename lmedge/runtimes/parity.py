@@ -18,19 +18,21 @@ import numpy.typing as npt
 from lmedge.bundle import Artifact, Bundle, network_specs
 from lmedge.errors import BundleError, InputError, ParityError
 from lmedge.landmarks import FaceBox
-from lmedge.metrics import nme
+from lmedge.metrics import PairedLoss, nme, paired_loss
 from lmedge.preprocess import crop_face, crop_transform
 from lmedge.reports import GateResult, ParityReport
 from lmedge.runtimes import find_runtime
 from lmedge.runtimes.base import Runtime
 from lmedge.runtimes.checks import check_lineage, plan_checks
-from lmedge.runtimes.gates import Difference, GateLimits, parity_gates
+from lmedge.runtimes.gates import Difference, GateLimits, loss_fields, parity_gates
 from lmedge.runtimes.golden import Golden
 from lmedge.runtimes.landmarker import FaceLandmarker, face_boxes
 from lmedge.schemas import LandmarkSchema
 
 Floats = npt.NDArray[np.floating]
 PROGRAM = "model.pt2"
+# What answers are compared with, as reports name it.
+PYTORCH, GOLDEN = "pytorch", "golden"
 
 
 def compare(
@@ -41,14 +43,14 @@ def compare(
     schema: LandmarkSchema,
     limits: GateLimits | None = None,
     true_fractions: Floats | None = None,
-    reference: str = "pytorch",
+    reference: str = PYTORCH,
 ) -> ParityReport:
     """Compares an engine with a reference on the same crops; the gates are those of the artifact's precision.
 
     Args:
         crops: uint8 (N, h, w, 3) BGR, N at least 1.
         reference_fractions: (N, K, 2), the reference's answers.
-        true_fractions: (N, K, 2) labels, NaN where unknown, for the loss of NME; without them that gate is left out.
+        true_fractions: (N, K, 2) labels, NaN where unknown, for the loss of NME; without them its gates are left out.
         reference: what answered, for the report.
 
     Raises:
@@ -64,7 +66,7 @@ def compare(
         raise InputError(f"The answers of {reference} are not all finite; there is nothing to compare with.")
     fractions = answer(runtime, crops)
     found = Difference.between(fractions, reference_fractions, crops.shape[2])
-    loss = None if true_fractions is None else _nme_loss(fractions, reference_fractions, true_fractions, schema)
+    loss = None if true_fractions is None else _added_error(fractions, reference_fractions, true_fractions, schema)
     gates = parity_gates(runtime.artifact.precision, found, loss, limits or GateLimits())
     return _report(runtime, reference, len(crops), found, loss, gates)
 
@@ -126,7 +128,7 @@ def check_golden(landmarker: FaceLandmarker, limits: GateLimits | None = None) -
         GateResult("golden_network", found.max_px, limit, "px"),
         GateResult("golden_frame", frame_px, limit + limits.golden_crop_px, "px"),
     )
-    return _report(runtime, "golden", len(golden.crops), found, None, gates)
+    return _report(runtime, GOLDEN, len(golden.crops), found, None, gates)
 
 
 def assert_parity(
@@ -200,7 +202,7 @@ def require(reports: Sequence[ParityReport]) -> None:
     """
     failures = [
         f"{report.backend} {report.precision} ({report.artifact}) against {report.reference}: "
-        f"{gate.gate} is {gate.value:.4g} {gate.unit}, allowed {gate.limit:.4g}"
+        f"{gate.gate} is {gate.value:.4g} {gate.unit}{f' ({gate.basis})' if gate.basis else ''}, allowed {gate.limit:.4g}"
         for report in reports
         for gate in report.gates
         if not gate.passed
@@ -232,12 +234,11 @@ def _checked_crops(crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return crops
 
 
-def _nme_loss(fractions: Floats, reference: Floats, truth: Floats, schema: LandmarkSchema) -> float:
-    """NME of the answers − NME of the reference, over faces that have both; NaN if an answer is no number."""
-    if not np.isfinite(fractions).all():
-        return float("nan")
-    difference = nme(np.asarray(fractions), np.asarray(truth), schema) - nme(np.asarray(reference), np.asarray(truth), schema)
-    return float(np.nanmean(difference)) if np.isfinite(difference).any() else float("nan")
+def _added_error(fractions: Floats, reference: Floats, truth: Floats, schema: LandmarkSchema) -> PairedLoss:
+    """What the answers add to the reference's error: infinite where an answer is no number, and none if no face has labels."""
+    if np.isnan(nme(reference, truth, schema)).all():
+        return PairedLoss(float("nan"), float("nan"), {}, 0)
+    return paired_loss(fractions, reference, truth, schema)
 
 
 def _frame_difference_px(landmarker: FaceLandmarker, golden: Golden, boxes: list[FaceBox]) -> float:
@@ -252,7 +253,7 @@ def _frame_difference_px(landmarker: FaceLandmarker, golden: Golden, boxes: list
 
 
 def _report(
-    runtime: Runtime, reference: str, crops: int, found: Difference, nme_loss: float | None, gates: tuple[GateResult, ...]
+    runtime: Runtime, reference: str, crops: int, found: Difference, loss: PairedLoss | None, gates: tuple[GateResult, ...]
 ) -> ParityReport:
     artifact = runtime.artifact
     return ParityReport(
@@ -267,7 +268,7 @@ def _report(
         mean_px=found.mean_px,
         shift_x_px=found.shift_x_px,
         shift_y_px=found.shift_y_px,
-        nme_loss=nme_loss,
         gates=gates,
         engine_precision=runtime.precision_used,
+        **loss_fields(loss),
     )

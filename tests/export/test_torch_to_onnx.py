@@ -54,7 +54,7 @@ def test_any_batch_answers_as_pytorch_does(fp32_onnx: Path, batch: int) -> None:
 
 def test_each_step_is_recorded_with_its_distance(exported: tuple[Path, list[Any]]) -> None:
     records = exported[1]
-    assert [record.name for record in records] == ["torch.onnx.export", "simplify", "strip"]
+    assert [record.name for record in records] == ["torch.onnx.export", "simplify", "cast first", "strip"]
     assert all(0 <= record.max_px < 0.01 for record in records)
     assert records[-1].to_json() == {
         "name": "strip",

@@ -58,7 +58,8 @@ def test_every_mutant_has_its_gate() -> None:
 def test_the_right_answer_passes(tmp_path: Path, precision: str) -> None:
     report = compared(tmp_path, precision, tiny_answer, true_fractions=tiny_answer(CROPS, seed=2))
     assert report.passed
-    assert report.max_px == report.nme_loss == 0
+    assert report.max_px == report.nme_loss == report.nme_loss_upper == 0
+    assert report.loss_faces == len(CROPS)
     require([report])
 
 
@@ -102,12 +103,12 @@ def test_answers_that_are_worse_on_average_fail_on_labels_only(tmp_path: Path) -
 
     answers = iter(tiny_answer(CROPS) + noise / SIZE_PX)
     report = compared(tmp_path, "int8", lambda _: next(answers)[None], true_fractions=tiny_answer(CROPS))
-    assert failed(report) == {"nme_loss"}
+    assert failed(report) == {"nme_loss", "eyes_loss", "mouth_loss"}
 
 
 def test_an_answer_that_is_no_number_never_improves_the_error(tmp_path: Path) -> None:
     report = compared(tmp_path, "int8", MUTANTS["not a number"], true_fractions=tiny_answer(CROPS, seed=2))
-    assert "nme_loss" in failed(report)
+    assert {"nme_loss", "eyes_loss"} <= failed(report)
 
 
 def golden_report(bundle: Bundle, answer: Answer = tiny_answer) -> ParityReport:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 from lmedge.data.csv import write_csv
 from lmedge.data.samples import FaceSample, is_validation
 from lmedge.data.sources import parse_source
-from lmedge.export.pack import VARIANTS, onnx_name
+from lmedge.export.pack import VARIANTS, onnx_name, photo_digest
 from lmedge.pipeline import run_files, steps
 from lmedge.pipeline.config import DataOptions, RunConfig
 from lmedge.pipeline.lock import Lock
@@ -33,6 +32,8 @@ HISTORY = ({"epoch": 0, "loss": 9.0, "validation_nme": 0.4}, {"epoch": 1, "loss"
 
 def finished_run(folder: Path) -> RunContext:
     """A run for ONNX Runtime up to the bench stage; needs the packages onnx and onnxruntime."""
+    import onnx
+
     source = f"csv:{_write_faces(folder / 'photos')}"
     # The network has learned nothing, so the gate on its error is open.
     config = RunConfig(name="tiny", data=DataOptions(sources=(source,), schema=SCHEMA.name), gates=GateLimits(max_nme=9.0))
@@ -41,13 +42,17 @@ def finished_run(folder: Path) -> RunContext:
         (folder / stage).mkdir(parents=True)
     steps.index_faces(context, folder / "faces")
     _write_network(folder / "train")
-    network = tiny_onnx(folder / "source")
+    network = onnx.load(tiny_onnx(folder / "source"))
     for variant in VARIANTS:
-        shutil.copyfile(network, folder / ("quantize" if variant.precision == "int8" else "export") / onnx_name(variant))
+        network.doc_string = variant.stem  # files of a run have digests of their own
+        onnx.save(network, run_files.onnx_folders(context)[variant.precision] / onnx_name(variant))
     _write(folder / "export" / run_files.PASSES, [{"name": "simplify", "max_px": 2e-5, "crops": 34, "nodes": 9}])
+    _write(folder / "quantize" / run_files.PASSES, [{"name": "int8 to fp16-int8", "max_px": 0.7, "crops": 34, "nodes": 12}])
     calibration = CalibrationRecord(60, "min-max", 0, "ab" * 32, ("synthetic",), ("head",), tool_versions={"onnx": "1"})
-    _write(folder / "quantize" / run_files.CALIBRATION, calibration.to_json())
-    write_parity(context, [passing(variant.precision, variant.dialect) for variant in VARIANTS])
+    photos = [photo_digest(sample.photo_key) for sample in run_files.read_faces(context).training]
+    _write(folder / "quantize" / run_files.CALIBRATION, {**calibration.to_json(), "photo_digests": photos})
+    write_layers(context, {})
+    write_parity(context, [passing(variant.precision, variant.dialect) for variant in VARIANTS if variant.engines])
     for stage in ("faces", "train", "export", "quantize", "compile", "parity"):
         files = [path for path in (folder / stage).rglob("*") if path.is_file()]
         context.lock.record(stage, {"tool onnx": "1.2.3", "option x": "1"}, files)
@@ -68,6 +73,11 @@ def with_gate(precision: str, gate: GateResult, dialect: str = "", backend: str 
 
 def write_parity(context: RunContext, reports: Sequence[ParityReport]) -> None:
     _write(context.file("parity", run_files.PARITY), [report.to_json() for report in reports])
+
+
+def write_layers(context: RunContext, document: Mapping[str, object]) -> None:
+    """What the quantize stage found out about layers."""
+    _write(context.file("quantize", run_files.LAYERS), document)
 
 
 def write_latency(context: RunContext, p50_ms: dict[str, float]) -> None:

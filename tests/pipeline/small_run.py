@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from lmedge.bundle import file_digest
+from lmedge.bundle import Bundle, file_digest
 from lmedge.pipeline import build as build_module
 from lmedge.pipeline.build import BuildResult, build, make_context
 from lmedge.pipeline.config import load_config
@@ -50,10 +50,11 @@ max_nme = 9.0
 int8_p99_px = 50.0
 int8_shift_px = 50.0
 int8_nme_loss = 9.0
+int8_group_loss = 9.0
 golden_int8_px = 50.0
 """
 # The same gates, for checks outside of a build.
-LIMITS = GateLimits(max_nme=9, int8_p99_px=50, int8_shift_px=50, int8_nme_loss=9, golden_int8_px=50)
+LIMITS = GateLimits(max_nme=9, int8_p99_px=50, int8_shift_px=50, int8_nme_loss=9, int8_group_loss=9, golden_int8_px=50)
 STAGES = ("faces", "train", "export", "quantize", "compile", "parity", "evaluate", "bench", "bundle", "report")
 
 
@@ -130,6 +131,13 @@ def digests_of(run: Path) -> dict[str, str]:
     files = sorted(path for stage in STAGES for path in (run / stage).rglob("*") if path.is_file())
     names = {path: path.relative_to(run).as_posix() for path in files}
     return {name: file_digest(path) for path, name in names.items() if not name.startswith(_MEASURED)}
+
+
+def outcomes_of(run: Path, reference: str, backend: str | None = None) -> set[tuple[str, bool]]:
+    """Which precisions passed against a reference, as the bundle of a run says."""
+    reports = Bundle.open(run / "bundle").manifest.parity
+    chosen = [report for report in reports if report["reference"] == reference and backend in (None, report["backend"])]
+    return {(report["precision"], report["passed"]) for report in chosen}
 
 
 def ran(result: BuildResult) -> list[str]:

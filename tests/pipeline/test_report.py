@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from lmedge.pipeline.report import PICTURED, render_report
 from lmedge.pipeline.stages import RunContext
 from lmedge.reports import GateResult
 from lmedge.runtimes.gates import GateLimits
+from tests.calibration.layer_costs import part as layers_of
 from tests.pipeline import runs
 from tests.requirements import require
 
@@ -59,8 +61,14 @@ def text_of(page: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", body).split())
 
 
+# One gate on each of 4 files against PyTorch here; against labels, the error of each, and for 2 int8 files what they add,
+# overall, at the eyes and the mouth, and on which photos they were calibrated.
+AGAINST_LABELS = 4 + 2 * 4
+GATES = 4 + AGAINST_LABELS
+
+
 def test_a_run_whose_gates_hold_has_passed(page: str) -> None:
-    assert "Passed: all 8 gates hold" in text_of(page)
+    assert f"Passed: all {GATES} gates hold" in text_of(page)
     assert "FAILED" not in page
 
 
@@ -68,7 +76,7 @@ def test_an_error_above_its_limit_is_a_failed_gate(copied: Callable[[], RunConte
     context = copied()
     context.config = replace(context.config, gates=GateLimits(max_nme=0.01))
     text = text_of(render_report(context))
-    assert "Failed: 4 of 8 gates do not hold" in text
+    assert f"Failed: 4 of {GATES} gates do not hold" in text
     assert "NME on validation faces" in text
 
 
@@ -77,7 +85,7 @@ def test_a_failed_gate_is_the_headline_and_is_named_with_its_value_and_limit(cop
     broken = runs.with_gate("int8", GateResult("p99_px", 2.31, 1.5, "px"), "x86")
     runs.write_parity(run, [runs.passing("fp32"), runs.passing("fp16"), runs.passing("int8"), broken])
     text = text_of(render_report(run))
-    assert "Failed: 1 of 8 gates do not hold" in text
+    assert f"Failed: 1 of {GATES} gates do not hold" in text
     assert "model.int8-x86.onnx): distance of the worst point, 99th percentile is 2.31 px, allowed 1.50 px" in text
     assert "Passed:" not in text
     assert text.count("✗ FAILED") == 2  # in the table of engines and in that of gates
@@ -87,7 +95,7 @@ def test_a_measurement_that_is_no_number_has_failed(copied: Callable[[], RunCont
     run = copied()
     runs.write_parity(run, [runs.with_gate("fp32", GateResult("max_px", float("nan"), 0.01, "px"))])
     text = text_of(render_report(run))
-    assert "Failed: 1 of 5 gates do not hold" in text
+    assert f"Failed: 1 of {1 + AGAINST_LABELS} gates do not hold" in text
     assert "is no number, allowed 0.0100 px" in text
 
 
@@ -103,7 +111,7 @@ def test_a_file_without_gates_has_not_passed(copied: Callable[[], RunContext]) -
 def test_a_target_that_was_not_compared_is_not_verified(copied: Callable[[], RunContext]) -> None:
     run = copied()
     text = text_of(render_report(replace(run, config=replace(run.config, targets=("onnxruntime", "tensorrt")))))
-    assert "Passed as far as checked: 8 gates hold, TensorRT was not verified" in text
+    assert f"Passed as far as checked: {GATES} gates hold, TensorRT was not verified" in text
     assert "TensorRT not verified" in text
 
 
@@ -121,7 +129,10 @@ def test_a_run_for_no_engine_of_this_machine_says_that_nothing_was_compared(copi
 
 @pytest.mark.parametrize(
     ("int8_ms", "expected"),
-    [(1.0, "ONNX Runtime: int8 is fastest with 1.00 ms."), (3.0, "int8 is not: it takes 1.50 times as long on this machine.")],
+    [
+        (1.0, "ONNX Runtime: int8 is fastest with 1.00 ms, 2.00 times as fast as fp32."),
+        (3.0, "int8 is not: it takes 1.50 times as long on this machine."),
+    ],
 )
 def test_it_says_which_precision_is_fastest_above_all_where_int8_is_not(
     copied: Callable[[], RunContext], int8_ms: float, expected: str
@@ -131,6 +142,14 @@ def test_it_says_which_precision_is_fastest_above_all_where_int8_is_not(
     text = text_of(render_report(run))
     assert expected in text
     assert ("int8 is not:" in text) == (int8_ms > 2)
+    assert re.search(r"int8 \(x86\) fastest" if int8_ms < 2 else "fp32 fastest", text)
+
+
+def test_every_gate_stands_with_its_value_what_it_was_held_against_and_over_how_many_faces(page: str) -> None:
+    text = text_of(page)
+    for words in ("NME added on labelled faces", "NME added at the eyes", "NME added at the mouth"):
+        assert text.count(f"{words} (upper 95 % bound, {runs.VALIDATION} faces)") == 2  # both int8 files
+    assert text.count(f"labels, {runs.VALIDATION} faces") == text.count("PyTorch, 60 crops") == 4
 
 
 def test_a_file_that_another_replaces_on_this_machine_is_listed_as_untimed(page: str) -> None:
@@ -227,3 +246,42 @@ class Tags(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+# Layers of int8 files
+
+
+@pytest.fixture
+def layers_page(copied: Callable[[], RunContext]) -> Callable[[dict[str, Any]], str]:
+    def render(document: dict[str, Any]) -> str:
+        run = copied()
+        runs.write_layers(run, document)
+        return render_report(run)
+
+    return render
+
+
+def test_layers_are_shown_where_somebody_asked(layers_page: Callable[[dict[str, Any]], str], page: str) -> None:
+    document = {"portable": layers_of(sensitivity=True), "x86": layers_of(max_nme_loss=6e-5)}
+    shown = layers_page(document)
+    text = text_of(shown)
+    assert "int8, layer by layer" in text
+    assert "layer00" in text
+    assert "Asked for: at most 0.006 points added, for the upper 95 % bound on 300 faces. ✓ passed" in text
+    assert "In float: layer00, layer01 ." in text
+    assert shown.count("<svg") == page.count("<svg") + 2
+    assert "layer by layer" not in text_of(page)
+
+
+def test_a_bound_that_could_not_be_met_is_a_failed_gate_with_its_front(layers_page: Callable[[dict[str, Any]], str]) -> None:
+    text = text_of(layers_page({"x86": layers_of(max_nme_loss=6e-5, min_speedup=2.1)}))
+    assert f"Failed: 1 of {GATES + 2} gates do not hold" in text
+    assert "time, bounded by min_speedup is 0.5 of the time of fp32, allowed 0.4762 of the time of fp32" in text
+    assert "at least 2.1 times as fast as fp32 on ONNX Runtime, one thread. ✗ FAILED" in text
+
+
+def test_numbers_that_are_infinite_break_no_page(layers_page: Callable[[dict[str, Any]], str]) -> None:
+    document = {"x86": layers_of(max_nme_loss=6e-5, sensitivity=True)}
+    document["x86"]["bound"]["points"][0]["loss"]["added"]["upper"] = float("inf")
+    document["x86"]["sensitivity"]["layers"][0]["part"] = float("inf")
+    assert "no number" in text_of(layers_page(document))

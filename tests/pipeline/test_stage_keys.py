@@ -30,6 +30,9 @@ BOTH = {"targets": ["onnxruntime", "openvino"]}
 # The page prints the whole configuration.
 REPORT = {"report"}
 
+# Limits that what was evaluated is held to when the bundle is packed.
+ON_FACES = ("max_nme", "int8_nme_loss", "int8_group_loss")
+
 # One changed value of every setting, and the stages whose key it changes.
 SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("name", "other", {"bundle"}),
@@ -64,11 +67,14 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("augment.gray", 0.5, {"train"}),
     ("quantize.images", 9, {"quantize"}),
     ("quantize.seed", 9, {"quantize"}),
+    ("quantize.sensitivity", True, {"quantize"}),
+    ("quantize.max_nme_loss", 3e-4, {"quantize"}),
+    ("quantize.min_speedup", 1.5, {"quantize"}),
     ("parity.crops", 9, {"parity"}),
     ("bench.iterations", 9, {"bench"}),
     ("bench.threads", 2, {"bench"}),
-    ("gates.max_nme", 0.125, {"parity", "bundle"}),
-    *((f"gates.{entry.name}", 0.125, {"parity"}) for entry in fields(RunConfig().gates) if entry.name != "max_nme"),
+    *((f"gates.{name}", 0.125, {"parity", "bundle"}) for name in ON_FACES),
+    *((f"gates.{entry.name}", 0.125, {"parity"}) for entry in fields(RunConfig().gates) if entry.name not in ON_FACES),
 ]
 # Settings with one possible value.
 ONLY_ONE = {"model.trunk"}
@@ -184,6 +190,13 @@ def test_what_was_measured_on_another_machine_is_measured_again(
     before, machine = keys(context_of(folder)), bench.describe_machine()
     monkeypatch.setattr(bench, "describe_machine", lambda: {**machine, fact: "other"})
     assert changed(before, keys(context_of(folder))) == {"parity", "evaluate", "bench"}
+
+
+def test_a_bound_on_speed_belongs_to_the_machine_that_it_was_measured_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {"quantize": {"min_speedup": 1.5}}
+    before, machine = keys(context_of(folder, document)), bench.describe_machine()
+    monkeypatch.setattr(bench, "describe_machine", lambda: {**machine, "cpu": "other"})
+    assert changed(before, keys(context_of(folder, document))) == {"quantize", "parity", "evaluate", "bench"}
 
 
 # Input files

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +14,8 @@ from lmedge.errors import BackendUnavailableError, BundleFormatError, DigestMism
 from lmedge.runtimes.openvino import OpenVinoRuntime, import_openvino
 from lmedge.runtimes.telemetry import telemetry_off
 from tests.bundles import artifact_of, random_crops, tiny_answer, tiny_onnx
-from tests.requirements import REPOSITORY, require
+from tests.requirements import require
+from tests.telemetry import events
 
 if not OpenVinoRuntime.status().installed:
     require("openvino")
@@ -84,34 +83,6 @@ def test_an_engine_that_does_not_import_is_reported(monkeypatch: pytest.MonkeyPa
     assert not OpenVinoRuntime.status().installed
     with pytest.raises(BackendUnavailableError, match=r"pip install 'lmedge\[openvino\]'"):
         OpenVinoRuntime.open(network)
-
-
-# Counts what OpenVINO would send; the sender itself is replaced, so that the test sends nothing either.
-_COUNT_EVENTS = """
-import sys
-from openvino_telemetry.backend.backend_ga4 import GA4Backend
-sent = []
-GA4Backend.send = lambda self, message: sent.append(message)
-{how}
-from openvino_telemetry.main import Telemetry
-if Telemetry._SingletonMetaClass__single_instance is not None:
-    Telemetry().force_shutdown(5)
-print(len(sent))
-"""
-
-
-def events(how: str, home: Path) -> int:
-    """How many events a fresh Python sends when it runs `how`, as on a user's machine: no CI, no choice made before."""
-    kept = {key: value for key, value in os.environ.items() if key not in {"CI", "TF_BUILD", "JENKINS_URL"}}
-    run = subprocess.run(
-        [sys.executable, "-c", _COUNT_EVENTS.format(how=how)],
-        env={**kept, "HOME": str(home), "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return int(run.stdout.split()[-1])
 
 
 def test_nothing_is_sent_and_nothing_written_to_the_home_folder(network: Artifact, tmp_path: Path) -> None:

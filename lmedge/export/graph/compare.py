@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ INPUT, OUTPUT = "image", "landmarks"
 
 # Crops per call: bounds the memory of a comparison, whatever the number of crops.
 _BATCH = 16
+
+# Session settings that make ONNX Runtime compute quantisers as they are written, without fusing them into integer kernels.
+LITERAL: Mapping[str, str] = {"session.disable_quant_qdq": "1"}
 
 Pass = Callable[[onnx.ModelProto], onnx.ModelProto]
 
@@ -81,26 +84,51 @@ def check_graph(model: onnx.ModelProto, step: str) -> None:
         raise ExportError(f"After {step!r} the graph is not valid ONNX: {error}") from error
 
 
-def run_onnx(model: onnx.ModelProto | Path, crops_uint8: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def run_onnx(
+    model: onnx.ModelProto | Path, crops_uint8: npt.NDArray[np.uint8], *, settings: Mapping[str, str] | None = None
+) -> npt.NDArray[np.float32]:
     """The answers (N, K, 2) of ONNX Runtime on the CPU, as fractions of the crop.
+
+    Args:
+        settings: of the session, as `open_session` takes them.
 
     Raises:
         BackendUnavailableError: ONNX Runtime is not installed.
         ExportError: it does not load or run the model.
     """
-    onnxruntime = import_engine()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session = open_session(model, settings=settings)
     try:
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         parts = [
             session.run([OUTPUT], {INPUT: np.ascontiguousarray(crops_uint8[start : start + _BATCH])})[0]
             for start in range(0, len(crops_uint8), _BATCH)
         ]
     except Exception as error:  # ONNX Runtime's own exceptions share no base class but this
-        raise ExportError(f"ONNX Runtime {onnxruntime.__version__} does not run the graph: {error}") from error
+        raise ExportError(f"ONNX Runtime does not run the graph: {error}") from error
     return np.concatenate(parts)
+
+
+def open_session(model: onnx.ModelProto | Path, *, threads: int = 0, settings: Mapping[str, str] | None = None) -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Args:
+        threads: within one call; 0 takes what ONNX Runtime likes. With 1, sums have the same order on any number of cores.
+        settings: session configuration entries by key.
+
+    Raises:
+        BackendUnavailableError: ONNX Runtime is not installed.
+        ExportError: it does not load the model.
+    """
+    onnxruntime = import_engine()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    for key, value in (settings or {}).items():
+        options.add_session_config_entry(key, value)
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ExportError(f"ONNX Runtime {onnxruntime.__version__} does not load the graph: {error}") from error
 
 
 def max_distance_px(
@@ -120,18 +148,21 @@ def check_step(
     crops_uint8: npt.NDArray[np.uint8],
     reference: npt.NDArray[np.floating],
     limit_px: float,
+    *,
+    settings: Mapping[str, str] | None = None,
 ) -> PassRecord:
     """Checks the graph that a step made: valid, and within `limit_px` of the reference on these crops.
 
     Args:
         reference: fractions (N, K, 2) that the step must keep.
+        settings: of the session that runs the graph; give the reference's own.
 
     Raises:
         ExportError: invalid, or further off.
     """
     check_graph(model, step)
     hw = (crops_uint8.shape[1], crops_uint8.shape[2])
-    found_px = max_distance_px(run_onnx(model, crops_uint8), reference, hw)
+    found_px = max_distance_px(run_onnx(model, crops_uint8, settings=settings), reference, hw)
     if not found_px <= limit_px:  # NaN compares false
         raise ExportError(
             f"After {step!r} a point lies {found_px:.4g} px off on {len(crops_uint8)} crops; allowed are {limit_px:g} px. "

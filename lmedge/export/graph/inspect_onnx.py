@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from lmedge.bundle import TensorSpec
 from lmedge.errors import ExportError
-from lmedge.export.graph.legalize_qdq import DEQUANTIZE, QUANTIZE
+from lmedge.export.graph.qdq_graph import DEQUANTIZE, QUANTIZE
 
 
 @dataclass(frozen=True)

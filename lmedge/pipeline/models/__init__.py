@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from lmedge.errors import ConfigError
 from lmedge.pipeline.models.heads import FlattenHead
 from lmedge.pipeline.models.mobilenet_v2 import STRIDE, MobileNetV2
-from lmedge.pipeline.models.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
+from lmedge.pipeline.models.mobilenet_v3 import MobileNetV3, MobileNetV3Large, MobileNetV3Small
 
-_TRUNKS = {"mobilenet_v2": MobileNetV2, "mobilenet_v3_large": MobileNetV3Large, "mobilenet_v3_small": MobileNetV3Small}
+_TRUNKS: dict[str, type[MobileNetV2] | type[MobileNetV3]] = {
+    "mobilenet_v2": MobileNetV2,
+    "mobilenet_v3_large": MobileNetV3Large,
+    "mobilenet_v3_small": MobileNetV3Small,
+}
 
 
 @dataclass(frozen=True)

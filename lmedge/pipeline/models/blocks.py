@@ -58,7 +58,10 @@ class SqueezeExcite(nn.Module):
         super().__init__()
         squeezed = round_channels(channels / 4)
         self.gate = nn.Sequential(
-            nn.Conv2d(channels, squeezed, 1), nn.ReLU(inplace=True), nn.Conv2d(squeezed, channels, 1), nn.Hardsigmoid(inplace=True)
+            nn.Conv2d(channels, squeezed, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(squeezed, channels, 1),
+            nn.Hardsigmoid(inplace=True),
         )
 
     def forward(self, x: Tensor) -> Tensor:

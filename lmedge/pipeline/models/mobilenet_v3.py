@@ -40,7 +40,10 @@ class MobileNetV3(nn.Module):
         blocks: list[nn.Module] = [ConvNormAct(3, channels, 3, 2, act=act)]
         for kernel, expanded, wanted, excited, swish, stride in self.layout:
             hidden, outputs = round_channels(expanded * width), round_channels(wanted * width)
-            blocks.append(_Bottleneck(channels, hidden, outputs, kernel, stride, excited, act if swish else _BOUNDED))
+            nonlinearity = act if swish else _BOUNDED
+            blocks.append(
+                _Bottleneck(channels, hidden, outputs, kernel=kernel, stride=stride, excited=excited, act=nonlinearity)
+            )
             channels = outputs
         self.blocks = nn.Sequential(*blocks)
         self.channels = channels
@@ -62,7 +65,7 @@ class MobileNetV3Small(MobileNetV3):
 class _Bottleneck(nn.Module):
     """Expand, filter each channel, weigh the channels where the table says so, project back (section 3 of the paper)."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, kernel: int, stride: int, excited: bool, act: str) -> None:
+    def __init__(self, inputs: int, hidden: int, outputs: int, *, kernel: int, stride: int, excited: bool, act: str) -> None:
         super().__init__()
         self.shortcut = stride == 1 and inputs == outputs
         self.layers = nn.Sequential(

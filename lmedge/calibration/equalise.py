@@ -1,0 +1,186 @@
+"""A float graph → the same function with every channel of an activation filling the same range, for a quantiser with one scale
+per tensor.
+
+Between two convolutions a channel may be multiplied by any positive number if the weights behind are divided by it (Nagel et
+al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019). lmedge does so
+
+* where nothing stands between but residual adds: all tensors that adds join share one factor per channel. Exact.
+* where a Relu stands between: exact. Where a Clip to [0, c] does (ReLU6): channels are only enlarged, and only until the
+  largest value seen reaches c, so the clip stays out of their way on the calibration crops.
+
+Weights have a scale per output channel, so the larger spread among their inputs costs little; the activations are what one
+scale per tensor hurts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from lmedge.calibration.crop_store import Crops
+from lmedge.calibration.probe import probe
+
+if TYPE_CHECKING:
+    import onnx
+
+# A channel that is nearly always zero would otherwise be blown up without end.
+_LARGEST_FACTOR = 64.0
+_LINEAR, _CLIPPED = "Add", ("Relu", "Clip")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Tensors that must share one factor per channel.
+
+    Attributes:
+        tensors: names; all hold the same channels.
+        producers: convolutions that write them, possibly through an activation.
+        consumers: convolutions that read them.
+        ceiling: the upper end of the clip between, infinite where there is none.
+    """
+
+    tensors: tuple[str, ...]
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    ceiling: float
+
+
+def equalise(model: onnx.ModelProto, crops_uint8: Crops) -> onnx.ModelProto:
+    """The equalised graph: same nodes, other weights and biases. The given one is not changed.
+
+    Args:
+        crops_uint8: (N, H, W, 3) BGR on which the largest value of each channel is measured.
+    """
+    import onnx
+
+    sites = find_sites(model)
+    largest = _measure(model, [name for site in sites for name in site.tensors], crops_uint8)
+    equalised = onnx.ModelProto()
+    equalised.CopyFrom(model)
+    weights = {tensor.name: tensor for tensor in equalised.graph.initializer}
+    nodes = {node.name: node for node in equalised.graph.node}
+    for site in sites:
+        factors = _factors(np.max([largest[name] for name in site.tensors], axis=0), site.ceiling)
+        for name in site.producers:
+            node = nodes[name]
+            _multiply(weights[node.input[1]], factors, axis=0)
+            if len(node.input) > 2:
+                _multiply(weights[node.input[2]], factors, axis=0)
+        for name in site.consumers:
+            depthwise = weights[nodes[name].input[1]].dims[1] == 1
+            _multiply(weights[nodes[name].input[1]], 1 / factors, axis=0 if depthwise else 1)
+    return equalised
+
+
+def find_sites(model: onnx.ModelProto) -> list[Site]:
+    """Where channels may be scaled: see the module's text. Anything else that reads or writes such a tensor rules it out."""
+    graph = _Graph(model.graph)
+    found = [graph.site(group) for group in graph.joined_by_adds()]
+    return [site for site in found if site is not None]
+
+
+class _Graph:
+    """Who makes and who reads each tensor."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.nodes = list(graph.node)
+        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.maker = {output: node for node in graph.node for output in node.output}
+        self.outputs = {output.name for output in graph.output}
+        self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in graph.node:
+            for name in node.input:
+                self.readers[name].append(node)
+        self.uses = {name: len(readers) for name, readers in self.readers.items()}
+
+    def joined_by_adds(self) -> list[list[str]]:
+        """Groups of tensors that convolutions read or adds join, in graph order."""
+        leader: dict[str, str] = {}
+
+        def find(name: str) -> str:
+            while leader.setdefault(name, name) != name:
+                name = leader[name]
+            return name
+
+        for node in self.nodes:
+            if node.op_type == _LINEAR:
+                for name in node.input:
+                    leader[find(name)] = find(node.output[0])
+            elif node.op_type == "Conv":
+                find(node.input[0])
+        groups: dict[str, list[str]] = defaultdict(list)
+        for name in leader:
+            groups[find(name)].append(name)
+        return list(groups.values())
+
+    def site(self, tensors: list[str]) -> Site | None:
+        """The site that these tensors form, or None where something other than convolutions touches them."""
+        producers, consumers, ceilings = [], [], [np.inf]
+        for name in tensors:
+            maker = self.maker.get(name)
+            if maker is not None and maker.op_type in _CLIPPED:
+                if len(tensors) > 1 or self.uses[maker.input[0]] > 1 or not self._starts_at_zero(maker):
+                    return None
+                ceilings.append(self._ceiling(maker))
+                maker = self.maker.get(maker.input[0])
+            if maker is None or maker.op_type not in ("Conv", _LINEAR) or name in self.outputs or name in self.constants:
+                return None
+            producers += [maker.name] if maker.op_type == "Conv" else []
+            for reader in self.readers[name]:
+                if reader.op_type not in ("Conv", _LINEAR) or (reader.op_type == "Conv" and not self._plain(reader)):
+                    return None
+                consumers += [reader.name] if reader.op_type == "Conv" else []
+        shared = [self.uses[node.input[1]] > 1 for node in self.nodes if node.name in (*producers, *consumers)]
+        if not producers or not consumers or any(shared):
+            return None
+        return Site(tuple(tensors), tuple(producers), tuple(consumers), min(ceilings))
+
+    def _plain(self, conv: onnx.NodeProto) -> bool:
+        """Whether the weights of a convolution are constants and each belongs to one input channel: all or one per group."""
+        weight = self.constants.get(conv.input[1])
+        groups = next((attribute.i for attribute in conv.attribute if attribute.name == "group"), 1)
+        return weight is not None and (groups == 1 or (weight.dims[1] == 1 and weight.dims[0] == groups))
+
+    def _starts_at_zero(self, clip: onnx.NodeProto) -> bool:
+        return clip.op_type == "Relu" or self._scalar(clip, 1, -np.inf) == 0
+
+    def _ceiling(self, clip: onnx.NodeProto) -> float:
+        return np.inf if clip.op_type == "Relu" else self._scalar(clip, 2, np.inf)
+
+    def _scalar(self, node: onnx.NodeProto, slot: int, absent: float) -> float:
+        from onnx import numpy_helper
+
+        if len(node.input) <= slot or not node.input[slot]:
+            return absent
+        constant = self.constants.get(node.input[slot])
+        return np.nan if constant is None else float(numpy_helper.to_array(constant))
+
+
+def _factors(largest: npt.NDArray[np.float64], ceiling: float) -> npt.NDArray[np.float64]:
+    """What each channel is multiplied by, (C,): the largest value of each becomes that of the greatest, or the ceiling's."""
+    target = largest.max() if np.isinf(ceiling) else ceiling
+    factors = target / np.maximum(largest, target / _LARGEST_FACTOR)
+    return np.maximum(factors, 1.0)
+
+
+def _measure(model: onnx.ModelProto, tensors: list[str], crops_uint8: Crops) -> dict[str, npt.NDArray[np.float64]]:
+    """The largest absolute value of each channel (C,) of the named tensors over all crops."""
+    largest = {name: np.zeros(1) for name in tensors}
+    for kind in ("ReduceMax", "ReduceMin"):
+        for answers in probe(model, tensors, crops_uint8, reduce=kind, over_positions=True, doing="equalising channels"):
+            for name, values in zip(tensors, answers, strict=True):
+                largest[name] = np.maximum(largest[name], np.abs(values[0]))
+    return largest
+
+
+def _multiply(tensor: onnx.TensorProto, factors: npt.NDArray[np.float64], axis: int) -> None:
+    from onnx import numpy_helper
+
+    values = numpy_helper.to_array(tensor)
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    tensor.CopyFrom(numpy_helper.from_array((values * factors.reshape(shape)).astype(values.dtype), tensor.name))

@@ -1,0 +1,144 @@
+"""The quantize stage: calibrate on some training faces, choose on others, and write both int8 files and the fp16-int8 one.
+
+    training faces ─┬─ calibration crops ─▶ recipes ─▶ prepared networks ─┐
+                    └─ faces of the choice ─▶ judge ──────────────────────┴─▶ recipe ─▶ float layers ─▶ fine-tuning ─▶ files
+
+Validation faces stay out of all of it: the gates judge by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmedge.calibration.bounded_network import BoundedNetwork, bound_network, choice_images
+from lmedge.calibration.images import CalibrationImages, calibration_images
+from lmedge.calibration.place_qdq import DIALECTS, PORTABLE, X86, Dialect
+from lmedge.calibration.quantize import calibration_record, check_fit, write_quantised
+from lmedge.calibration.recipe import Prepared, Recipe, RecipeResult, candidates, choose, prepare
+from lmedge.calibration.sensitivity import Judge
+from lmedge.data.samples import FaceSample
+from lmedge.errors import CalibrationError
+from lmedge.export.graph.to_fp16 import write_fp16_int8
+from lmedge.export.pack import VARIANTS, X86_DIALECT, onnx_name
+from lmedge.pipeline import run_files
+from lmedge.pipeline.config import QuantizeOptions
+from lmedge.pipeline.stages import RunContext
+
+if TYPE_CHECKING:
+    import onnx
+
+# Of the photos, at most this part calibrates; on the others recipes and float layers are chosen.
+_CALIBRATED_PART = 2 / 3
+# Faces that recipes are compared on, and those that the fp16-int8 file is checked on.
+_RECIPE_FACES, _CHECK_FACES = 400, 32
+
+_FP32, _FP16_INT8 = VARIANTS[0], VARIANTS[4]
+_FILES = {PORTABLE: VARIANTS[2], X86: VARIANTS[3]}
+
+
+def quantize(context: RunContext, folder: Path) -> None:
+    """fp32 ONNX and training crops → both int8 ONNX files, and from the portable one the fp16-int8 file for TensorRT."""
+    import onnx
+
+    options, network = context.config.quantize, run_files.read_network(context)
+    training = run_files.read_faces(context).training
+    model = onnx.load(context.file("export", onnx_name(_FP32)))
+    count = min(options.images, max(1, int(_CALIBRATED_PART * len(training))))
+    layers: dict[str, Any] = {}
+    recipes: list[RecipeResult] = []
+    with ExitStack() as stack:
+        images = stack.enter_context(calibration_images(training, network.preprocess, count=count, seed=options.seed))
+        check_fit(model, images.crops)
+        others = _choice(training, images, context)
+        if others is not None:
+            stack.enter_context(others)
+        prepared = prepare(model, images.crops, _recipes(options, others is not None), context.progress)
+        for dialect in DIALECTS:
+            chosen, results = _choose(model, prepared, dialect, others, context)
+            recipes += results
+            bounded = _bounded(model, chosen, dialect, others, context)
+            write_quantised(bounded.model, dialect, folder / onnx_name(_FILES[dialect]))
+            layers[dialect] = bounded.to_json()
+        int8 = folder / onnx_name(_FILES[PORTABLE])
+        passed = write_fp16_int8(int8, folder / onnx_name(_FP16_INT8), images.crops[:_CHECK_FACES])
+        kinds = sorted({source.kind for source in context.sources})
+        record = images.complete(calibration_record(model, chosen, images.crops, seed=options.seed, sources=kinds))
+    methods = {result.dialect: str(result.recipe) for result in recipes if result.chosen}
+    record = replace(record, method="; ".join(f"{dialect}: {method}" for dialect, method in methods.items()) or record.method)
+    run_files.write_json(folder / run_files.CALIBRATION, record.to_json())
+    run_files.write_json(folder / run_files.PASSES, [passed.to_json()])
+    run_files.write_json(folder / run_files.LAYERS, layers)
+    run_files.write_json(folder / run_files.RECIPES, [result.to_json() for result in recipes])
+
+
+def _recipes(options: QuantizeOptions, can_choose: bool) -> list[Recipe]:
+    """The recipes that the configuration allows; the first where there are no faces to choose on."""
+    recipe = Recipe(equalise=options.equalise, correct_bias=options.correct_bias)
+    allowed = candidates(recipe, base=options.base, ranges=options.ranges)
+    return allowed if can_choose else allowed[:1]
+
+
+def _choice(training: Sequence[FaceSample], images: CalibrationImages, context: RunContext) -> CalibrationImages | None:
+    """Training faces on other photos than the calibration crops; None where all photos calibrate."""
+    photos = {sample.photo_key for sample in training}
+    if len(photos) <= len(images.photo_digests):
+        return None
+    spec = run_files.read_network(context).preprocess
+    return choice_images(training, images, spec, seed=context.config.quantize.seed)
+
+
+def _choose(
+    model: onnx.ModelProto,
+    prepared: Sequence[Prepared],
+    dialect: Dialect,
+    others: CalibrationImages | None,
+    context: RunContext,
+) -> tuple[Prepared, list[RecipeResult]]:
+    """The recipe of a dialect; where only one is left, nothing has to be measured."""
+    if others is None or len(prepared) == 1:
+        return prepared[0], []
+    few = min(_RECIPE_FACES, len(others.crops))
+    schema = run_files.read_faces(context).schema
+    judge = Judge(model, others.crops[:few], others.fractions[:few], schema)
+    done = 0
+
+    def counted(candidate: onnx.ModelProto) -> Any:
+        nonlocal done
+        loss = judge(candidate)
+        done += 1
+        if context.progress:
+            context.progress(done, len(prepared), f"choosing the {dialect} recipe")
+        return loss
+
+    return choose(prepared, dialect, counted)
+
+
+def _bounded(
+    model: onnx.ModelProto, prepared: Prepared, dialect: Dialect, others: CalibrationImages | None, context: RunContext
+) -> BoundedNetwork:
+    """The network of a dialect with as many layers in float as the configured bounds need."""
+    options = context.config.quantize
+    wishes = (options.max_nme_loss, options.min_speedup)
+    if others is None:
+        if options.sensitivity or any(wish is not None for wish in wishes):
+            raise CalibrationError(
+                "Every training photo is needed for calibration, so none is left to measure layers or a bound on. "
+                "Give more photos."
+            )
+        return BoundedNetwork(prepared.place(dialect), (), None, None, "onnxruntime", 0)
+    return bound_network(
+        lambda float_layers: prepared.place(dialect, float_layers),
+        model,
+        others.crops,
+        others.fractions,
+        run_files.read_faces(context).schema,
+        max_nme_loss=options.max_nme_loss,
+        # The portable file is for other engines than the one that times are taken on.
+        min_speedup=options.min_speedup if dialect == X86_DIALECT else None,
+        sensitivity=options.sensitivity,
+        progress=context.progress,
+    )

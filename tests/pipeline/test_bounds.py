@@ -1,0 +1,88 @@
+"""Bounds that int8 does not meet: the build ends with exit code 3, the best found and the front, and without that file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmedge.errors import AccuracyError
+from lmedge.export.pack import keep_passing
+from lmedge.pipeline import build as build_module
+from lmedge.pipeline import run_files
+from lmedge.pipeline.build import build
+from lmedge.pipeline.lock import Lock
+from lmedge.pipeline.outcome import failure, missed_bounds
+from lmedge.pipeline.stages import PlannedStage, RunContext
+from tests.pipeline import runs
+from tests.requirements import require
+
+require("onnx", "onnxruntime", "pydantic")
+
+from tests.calibration.layer_costs import part  # noqa: E402  (needs onnx)
+
+MET, MISSED = {"max_nme_loss": 6e-5}, {"max_nme_loss": 6e-5, "min_speedup": 2.1}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunContext:
+    return runs.finished_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def run_with(finished: RunContext, tmp_path: Path) -> Callable[[dict[str, Any]], RunContext]:
+    """A copy of the finished run whose quantize stage wrote this."""
+
+    def copy(document: dict[str, Any]) -> RunContext:
+        folder = tmp_path / "copy"
+        shutil.copytree(finished.folder, folder)
+        context = replace(finished, folder=folder, lock=Lock(folder, dict(finished.lock.records)))
+        runs.write_layers(context, document)
+        return context
+
+    return copy
+
+
+@pytest.mark.parametrize("document", [{}, {"x86": part(sensitivity=True)}, {"portable": part(**MET), "x86": part(**MET)}])
+def test_bounds_that_hold_or_were_not_given_fail_nothing(
+    run_with: Callable[[dict[str, Any]], RunContext], document: dict[str, Any]
+) -> None:
+    context = run_with(document)
+    assert missed_bounds(context) is None
+    assert failure(context) is None
+
+
+def test_a_build_names_the_missed_bound_the_best_found_and_the_file_with_all_of_it(
+    run_with: Callable[[dict[str, Any]], RunContext],
+) -> None:
+    context = run_with({"portable": part(**MET), "x86": part(**MISSED)})
+    found = failure(context)
+    assert isinstance(found, AccuracyError)
+    assert "model.int8-x86.onnx) against bound: bounded_time is 0.5 of the time of fp32, allowed 0.4762" in str(found)
+    assert "x86: Asked for at most 0.006 points of NME added and 2.1 times the speed of fp32 or more" in str(found)
+    assert "← best found" in str(found)
+    assert "Each can be had, not both" in str(found)
+    assert f"All that was measured is in {context.file('quantize', run_files.LAYERS)}." in str(found)
+    assert "portable: " not in str(found)
+
+
+def test_a_file_that_misses_its_bound_stays_out_of_the_bundle(run_with: Callable[[dict[str, Any]], RunContext]) -> None:
+    context = run_with({"portable": part(**MET), "x86": part(**MISSED)})
+    kept = keep_passing(run_files.candidate(context).manifest.artifacts, run_files.accuracy_reports(context))
+    served = {artifact.path for artifact in kept if artifact.serves}
+    assert "model.int8.onnx" in served
+    assert "model.int8-x86.onnx" not in {artifact.path for artifact in kept}
+
+
+@pytest.mark.parametrize(("limits", "missed"), [(MET, False), (MISSED, True)])
+def test_the_quantize_stage_by_itself_ends_with_the_missed_bound(
+    run_with: Callable[[dict[str, Any]], RunContext], limits: dict[str, float], missed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = run_with({"x86": part(**limits)})
+    monkeypatch.setattr(build_module, "run_stages", lambda context, stages: iter([PlannedStage("quantize", None)]))
+    assert isinstance(build(context, until="quantize").failure, AccuracyError) == missed
+    assert build(context, until="export").failure is None
