@@ -28,7 +28,7 @@ from lmedge.bundle import Artifact, TensorSpec
 from lmedge.calibration.crop_store import CropArray, Crops, as_crops, crop_batches
 from lmedge.errors import CalibrationError
 from lmedge.export.graph.compare import INPUT, LITERAL, OUTPUT, open_session
-from lmedge.export.graph.qdq_graph import Pair, QdqGraph, label
+from lmedge.export.graph.qdq_graph import ACTIVATIONS, Pair, QdqGraph, label
 from lmedge.runtimes import find_runtime
 from lmedge.runtimes.base import Runtime
 
@@ -214,8 +214,13 @@ def _watched(view: QdqGraph) -> list[Pair]:
 
 
 def _layer(view: QdqGraph, pair: Pair) -> str:
+    """What computes a tensor: the layer, and the activation behind it."""
     maker = view.maker.get(view.before_moves(pair.source))
-    return "the image" if maker is None else f"{maker.op_type} {label(maker)}"
+    behind = ""
+    if maker is not None and maker.op_type in ACTIVATIONS:
+        behind = f" and {maker.op_type}"
+        maker = view.maker.get(view.before_moves(maker.input[0]))
+    return f"the image{behind}" if maker is None else f"{maker.op_type} {label(maker)}{behind}"
 
 
 @contextmanager

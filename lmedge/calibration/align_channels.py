@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lmedge.calibration.crop_store import Crops
-from lmedge.export.graph.compare import INPUT, open_session
+from lmedge.calibration.place_qdq import quantised_layers
+from lmedge.calibration.probe import probe
 
 if TYPE_CHECKING:
     import onnx
@@ -32,7 +33,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def align_channels(model: onnx.ModelProto, crops_uint8: Crops) -> onnx.ModelProto:
-    """The aligned graph, with the same nodes and names; the given one is not changed.
+    """The aligned graph, with the same nodes and names; the given one is not changed. Only layers with quantisers take part.
 
     Args:
         crops_uint8: (N, H, W, 3) BGR.
@@ -70,7 +71,9 @@ def _pairs(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, onnx.NodeProto]
     graph = model.graph
     reads = Counter(name for node in graph.node for name in node.input) + Counter(output.name for output in graph.output)
     constants = {tensor.name for tensor in graph.initializer}
-    makers = {node.output[0]: node for node in graph.node if node.op_type == "Conv" and _owns(node, reads, constants)}
+    layers = set(quantised_layers(model))
+    convs = [node for node in graph.node if node.op_type == "Conv" and node.name in layers]
+    makers = {node.output[0]: node for node in convs if _owns(node, reads, constants)}
     return [
         (makers[node.input[0]], node)
         for node in makers.values()
@@ -105,20 +108,10 @@ def _channel_extents(
     model: onnx.ModelProto, pairs: list[tuple[onnx.NodeProto, onnx.NodeProto]], crops_uint8: Crops
 ) -> list[tuple[Floats, Floats]]:
     """Low and high end (C,) of each channel between the two convolutions of a pair."""
-    import onnx
-
-    if not pairs:
-        return []
-    probed = onnx.ModelProto()
-    probed.CopyFrom(model)
-    del probed.graph.output[:]
-    probed.graph.output.extend(
-        onnx.helper.make_tensor_value_info(first.output[0], onnx.TensorProto.FLOAT, None) for first, _ in pairs
-    )
-    session = open_session(probed, threads=1)  # the same sums on any number of cores
     extents: list[list[Floats]] = [[] for _ in pairs]
-    for row in range(len(crops_uint8)):
-        for kept, features in zip(extents, session.run(None, {INPUT: crops_uint8[row : row + 1]}), strict=True):
-            kept.append(np.quantile(features, (_QUANTILE, 1 - _QUANTILE), axis=(0, 2, 3)))
+    if pairs:
+        for tensors in probe(model, [first.output[0] for first, _ in pairs], crops_uint8):
+            for kept, features in zip(extents, tensors, strict=True):
+                kept.append(np.quantile(features, (_QUANTILE, 1 - _QUANTILE), axis=(0, 2, 3)))
     medians = [np.median(np.stack(kept), axis=0) for kept in extents]
     return [(low, high) for low, high in medians]

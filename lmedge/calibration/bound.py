@@ -1,4 +1,4 @@
-"""Full int8 costs too much → some layers stay in float, until what int8 adds to the error is surely below a bound.
+"""Full int8 costs too much → some layers stay in float, until the upper bound of what int8 adds to the error is low enough.
 
 One nested path leads from full int8 to float: the layers leave int8 one after the other, most harmful first, whatever the
 bound. The choice is the first point of the path that meets it. Three things follow, whatever was measured, noise included:
@@ -7,8 +7,12 @@ bound. The choice is the first point of the path that meets it. Three things fol
 * nothing is searched for a bound, so the same layers and losses give the same choice;
 * the number of networks that are tried grows with the logarithm of the number of layers.
 
-A search that adds and prunes layers for each bound anew can end with fewer of them, but promises none of this. Losses are
-chosen on upper bounds, where less is better. (NNCF's accuracy control takes it that more is better.)
+A search that adds and prunes layers for each bound anew can end with fewer of them, but promises none of this. Measured times
+decide nothing but whether the chosen point is fast enough: a point with fewer layers in float is the faster one, and neighbours
+differ by less than the noise of a busy machine. Less loss is better. (NNCF's accuracy control takes it that more is better.)
+
+All points are looked at on the same faces, so that the first that meets a bound owes a part of it to luck. What the file adds
+on other faces is for the gates to say.
 """
 
 from __future__ import annotations
@@ -122,7 +126,7 @@ class BoundResult:
     def _advice(self) -> str:
         if not self.accurate:
             return (
-                "No point is surely that accurate. A bound is tighter on more faces; a looser one may do: "
+                "No point is that accurate by its upper bound, which is lower on more faces. A looser one can be met: "
                 f"--max-nme-loss {100 * self.chosen.loss.added.upper:.3g}"
             )
         fast = [point for point in self.points if is_fast(point, self.min_speedup)]
@@ -175,7 +179,7 @@ def leave_float(
 
 
 def is_accurate(point: FloatPoint, max_nme_loss: float | None) -> bool:
-    """Whether what a network adds to the error is surely low enough; less is better."""
+    """Whether the upper bound of what a network adds to the error is low enough; less is better."""
     return max_nme_loss is None or point.loss.added.upper <= max_nme_loss
 
 

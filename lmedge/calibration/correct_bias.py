@@ -3,10 +3,14 @@
 Rounded weights ŵ add (ŵ − w)·x to a convolution's sum; its mean over the calibration crops is the mean input of each channel
 times the rounding error of its weights, and comes off the bias (Nagel et al., "Data-Free Quantization Through Weight
 Equalization and Bias Correction", ICCV 2019, section 4.2, with measured means). Rounding of activations has no mean to correct.
+
+Each layer makes up for its own weights, as if those before it were not rounded, and as if its input went on beyond the border.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,26 +35,49 @@ def correct_biases(model: onnx.ModelProto, crops_uint8: Crops) -> onnx.ModelProt
     Args:
         crops_uint8: (N, H, W, 3) BGR over which the inputs' means are taken.
     """
-    import onnx
     from onnx import numpy_helper
 
-    layers = set(quantised_layers(model))
+    layers, biases = set(quantised_layers(model)), layer_biases(model)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     convolutions = [
-        node
-        for node in model.graph.node
-        if node.op_type == "Conv" and node.name in layers and node.input[1] in weights and len(node.input) > 2
+        node for node in model.graph.node if node.name in layers and node.name in biases and node.input[1] in weights
     ]
     means = _channel_means(model, sorted({node.input[0] for node in convolutions}), crops_uint8)
-    corrected = onnx.ModelProto()
-    corrected.CopyFrom(model)
-    biases = {tensor.name: tensor for tensor in corrected.graph.initializer}
+    corrected = {}
     for node in convolutions:
         weight = numpy_helper.to_array(weights[node.input[1]]).astype(np.float64)
-        bias = biases[node.input[2]]
-        shift = _mean_shift(weight, means[node.input[0]])
-        bias.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(bias) - shift).astype(np.float32), bias.name))
-    return corrected
+        corrected[node.name] = (biases[node.name] - _mean_shift(weight, means[node.input[0]])).astype(np.float32)
+    return with_biases(model, corrected)
+
+
+def layer_biases(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
+    """The bias (O,) of each convolution that has a constant one, by the convolution's name."""
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    biased = (node for node in model.graph.node if node.op_type == "Conv" and len(node.input) > 2)
+    return {node.name: numpy_helper.to_array(constants[node.input[2]]) for node in biased if node.input[2] in constants}
+
+
+def with_biases(model: onnx.ModelProto, biases: Mapping[str, npt.NDArray[np.float32]]) -> onnx.ModelProto:
+    """The graph with these biases (O,) of the named convolutions; the given one is not changed.
+
+    A bias that other layers read too stays theirs: the convolution gets one of its own.
+    """
+    import onnx
+
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    constants = {tensor.name: tensor for tensor in changed.graph.initializer}
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    for node in changed.graph.node:
+        if node.name not in biases:
+            continue
+        if uses[node.input[2]] > 1:
+            node.input[2] = f"{node.name}.own_bias"
+            constants[node.input[2]] = changed.graph.initializer.add()
+        constants[node.input[2]].CopyFrom(onnx.numpy_helper.from_array(biases[node.name], node.input[2]))
+    return changed
 
 
 def rounding_error(weight: Floats) -> Floats:

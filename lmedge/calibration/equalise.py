@@ -14,7 +14,7 @@ scale per tensor hurts.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,10 +66,8 @@ def equalise(model: onnx.ModelProto, crops_uint8: Crops) -> onnx.ModelProto:
     for site in sites:
         factors = _factors(np.max([largest[name] for name in site.tensors], axis=0), site.ceiling)
         for name in site.producers:
-            node = nodes[name]
-            _multiply(weights[node.input[1]], factors, axis=0)
-            if len(node.input) > 2:
-                _multiply(weights[node.input[2]], factors, axis=0)
+            for parameter in filter(None, nodes[name].input[1:]):  # weights, and a bias if there is one
+                _multiply(weights[parameter], factors, axis=0)
         for name in site.consumers:
             depthwise = weights[nodes[name].input[1]].dims[1] == 1
             _multiply(weights[nodes[name].input[1]], 1 / factors, axis=0 if depthwise else 1)
@@ -91,11 +89,11 @@ class _Graph:
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         self.maker = {output: node for node in graph.node for output in node.output}
         self.outputs = {output.name for output in graph.output}
+        self.uses = Counter(name for node in graph.node for name in node.input) + Counter(self.outputs)
         self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in graph.node:
             for name in node.input:
                 self.readers[name].append(node)
-        self.uses = {name: len(readers) for name, readers in self.readers.items()}
 
     def joined_by_adds(self) -> list[list[str]]:
         """Groups of tensors that convolutions read or adds join, in graph order."""
@@ -123,33 +121,35 @@ class _Graph:
         for name in tensors:
             maker = self.maker.get(name)
             if maker is not None and maker.op_type in _CLIPPED:
-                if len(tensors) > 1 or self.uses[maker.input[0]] > 1 or not self._starts_at_zero(maker):
+                floor, ceiling = self._clip_range(maker)
+                if len(tensors) > 1 or self.uses[maker.input[0]] > 1 or not (floor == 0 < ceiling):
                     return None
-                ceilings.append(self._ceiling(maker))
+                ceilings.append(ceiling)
                 maker = self.maker.get(maker.input[0])
-            if maker is None or maker.op_type not in ("Conv", _LINEAR) or name in self.outputs or name in self.constants:
+            if maker is None or not self._owns_weights(maker) or name in self.outputs:
                 return None
             producers += [maker.name] if maker.op_type == "Conv" else []
             for reader in self.readers[name]:
-                if reader.op_type not in ("Conv", _LINEAR) or (reader.op_type == "Conv" and not self._plain(reader)):
+                if not (self._owns_weights(reader) and self._plain(reader)):
                     return None
                 consumers += [reader.name] if reader.op_type == "Conv" else []
-        shared = [self.uses[node.input[1]] > 1 for node in self.nodes if node.name in (*producers, *consumers)]
-        if not producers or not consumers or any(shared):
+        if not producers or not consumers:
             return None
         return Site(tuple(tensors), tuple(producers), tuple(consumers), min(ceilings))
 
-    def _plain(self, conv: onnx.NodeProto) -> bool:
-        """Whether the weights of a convolution are constants and each belongs to one input channel: all or one per group."""
-        weight = self.constants.get(conv.input[1])
-        groups = next((attribute.i for attribute in conv.attribute if attribute.name == "group"), 1)
-        return weight is not None and (groups == 1 or (weight.dims[1] == 1 and weight.dims[0] == groups))
+    def _owns_weights(self, node: onnx.NodeProto) -> bool:
+        """Whether it is an add, or a convolution whose weights and bias are constants that nothing else reads."""
+        owned = [name in self.constants and self.uses[name] == 1 for name in node.input[1:] if name]
+        return node.op_type == _LINEAR or (node.op_type == "Conv" and all(owned))
 
-    def _starts_at_zero(self, clip: onnx.NodeProto) -> bool:
-        return clip.op_type == "Relu" or self._scalar(clip, 1, -np.inf) == 0
+    def _plain(self, node: onnx.NodeProto) -> bool:
+        """Whether each weight belongs to one input channel: all of them in one group, or one channel per group."""
+        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+        return groups == 1 or list(self.constants[node.input[1]].dims[:2]) == [groups, 1]
 
-    def _ceiling(self, clip: onnx.NodeProto) -> float:
-        return np.inf if clip.op_type == "Relu" else self._scalar(clip, 2, np.inf)
+    def _clip_range(self, node: onnx.NodeProto) -> tuple[float, float]:
+        """Where a Relu or Clip cuts values off; NaN where a computed tensor says so."""
+        return (0.0, np.inf) if node.op_type == "Relu" else (self._scalar(node, 1, -np.inf), self._scalar(node, 2, np.inf))
 
     def _scalar(self, node: onnx.NodeProto, slot: int, absent: float) -> float:
         from onnx import numpy_helper
@@ -163,6 +163,8 @@ class _Graph:
 def _factors(largest: npt.NDArray[np.float64], ceiling: float) -> npt.NDArray[np.float64]:
     """What each channel is multiplied by, (C,): the largest value of each becomes that of the greatest, or the ceiling's."""
     target = largest.max() if np.isinf(ceiling) else ceiling
+    if target == 0:  # nothing was seen of any channel
+        return np.ones_like(largest)
     factors = target / np.maximum(largest, target / _LARGEST_FACTOR)
     return np.maximum(factors, 1.0)
 

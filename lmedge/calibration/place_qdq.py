@@ -5,12 +5,14 @@
 * x86: unsigned, zero point 0 behind ReLU, so that all 8 bits serve positive values and the activation itself falls away;
   int32 biases, and adds quantised on both sides.
 
-The regression head stays in float in both: it costs next to nothing and carries the coordinates.
+The regression head stays in float in both: it costs next to nothing and carries the coordinates. Scales are moved a little, to
+where engines cannot round differently (`snap_scales`).
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +21,7 @@ import numpy as np
 from lmedge.errors import CalibrationError
 from lmedge.export.graph.input_scale import Normalisation, find_normalisation
 from lmedge.export.graph.legalize_qdq import legalize_qdq
+from lmedge.export.graph.snap_scales import snap_scales
 from lmedge.export.graph.strip import strip
 from lmedge.export.graph.to_fp16 import sort_nodes
 
@@ -54,8 +57,10 @@ def place_qdq(model: onnx.ModelProto, ranges: Ranges, dialect: Dialect, float_la
     normalisation = find_normalisation(model)
     excluded = [*always_float(model), *sorted(float_layers), *_activations_behind(model, float_layers)]
     if dialect == PORTABLE:
-        return strip(legalize_qdq(_quantize(model, ranges, excluded, _portable_options(normalisation), unsigned=False)))
-    return strip(_quantize(model, ranges, excluded, _x86_options(normalisation), unsigned=True))
+        quantised = legalize_qdq(_quantize(model, ranges, excluded, _portable_options(normalisation), unsigned=False))
+    else:
+        quantised = _quantize(model, ranges, excluded, _x86_options(normalisation), unsigned=True)
+    return strip(snap_scales(quantised, model))
 
 
 def always_float(model: onnx.ModelProto) -> list[str]:
@@ -76,15 +81,22 @@ def head_nodes(model: onnx.ModelProto) -> list[str]:
     a quarter of the whole rounding error of a MobileNetV2 came from its input, for half a percent of the work).
 
     Raises:
-        CalibrationError: the network has no convolution.
+        CalibrationError: the network has no convolution, or layers that names do not tell apart.
     """
     nodes = list(model.graph.node)
+    names = Counter(node.name for node in nodes if node.op_type in (*_LAYERS, *_ACTIVATIONS))
+    if doubtful := [name for name, count in names.items() if count > 1 or not name]:
+        raise CalibrationError(
+            f"Layers are known by their names, and {names[doubtful[0]]} layers of the graph are called {doubtful[0]!r}. "
+            "Give every node a name of its own, as lmedge's export does."
+        )
     last = max((index for index, node in enumerate(nodes) if node.op_type == "Conv"), default=None)
     if last is None:
         raise CalibrationError("The network has no convolution, so there is nothing to quantise.")
     macs = conv_macs(model)
     is_small = macs[nodes[last].name] <= _HEAD_SHARE * sum(macs.values())
-    behind = [node.name for node in nodes[last + 1 :] if is_small or node.op_type not in _ACTIVATIONS]
+    made = nodes[last].output[0]
+    behind = [n.name for n in nodes[last + 1 :] if is_small or n.op_type not in _ACTIVATIONS or n.input[0] != made]
     return [nodes[last].name, *behind] if is_small else behind
 
 

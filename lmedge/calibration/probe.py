@@ -41,6 +41,9 @@ def probe(
     Raises:
         ExportError: ONNX Runtime does not load the network.
     """
+    if not tensors:  # ONNX Runtime does not run a network without outputs
+        yield from ([] for _ in range(len(crops_uint8)))
+        return
     session = open_session(_probed(model, tensors, reduce, over_positions), threads=1)
     done = 0
     for batch in crop_batches(crops_uint8):

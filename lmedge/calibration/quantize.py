@@ -38,7 +38,7 @@ def quantize_int8(
 ) -> CalibrationRecord:
     """Writes both int8 files of an fp32 one, and says what their ranges were measured on.
 
-    The same crops in any order give the same networks, but for the last digits of sums.
+    The same crops in any order give the same bytes.
 
     Args:
         crops_uint8: (N, H, W, 3) BGR, as `calibration_images` gives them.
@@ -51,15 +51,20 @@ def quantize_int8(
             not be legal.
         ExportError: a quantised graph is not valid ONNX.
     """
-    import onnx
-
     check_calibration(crops_uint8)
-    model = onnx.load(fp32_onnx)
+    model = read_network(fp32_onnx)
     check_fit(model, crops_uint8)
     [prepared] = prepare(model, crops_uint8, [recipe or Recipe()])
     for dialect, file in zip(DIALECTS, (portable_file, x86_file), strict=True):
         write_quantised(prepared.place(dialect), dialect, file)
     return calibration_record(model, prepared, crops_uint8, seed=seed, sources=sources)
+
+
+def read_network(fp32_onnx: Path) -> onnx.ModelProto:
+    """The float network of an ONNX file."""
+    import onnx
+
+    return onnx.load(fp32_onnx)
 
 
 def check_fit(model: onnx.ModelProto, crops_uint8: Crops) -> None:

@@ -131,12 +131,22 @@ def measure(
 def measure_extremes(
     model: onnx.ModelProto | Path, tensors: list[str], crops_uint8: Crops, progress: Progress | None = None
 ) -> Extremes:
-    """The extremes of the named tensors on each crop (N, H, W, 3)."""
+    """The extremes of the named tensors on each crop (N, H, W, 3).
+
+    Raises:
+        CalibrationError: a tensor that holds something else than finite numbers, of which no range can be told.
+    """
     found = []
     for kind in ("ReduceMin", "ReduceMax"):
         rows = np.empty((len(crops_uint8), len(tensors)), np.float32)
         for index, values in enumerate(probe(model, tensors, crops_uint8, reduce=kind, progress=progress)):
             rows[index] = values
+        if not (finite := np.isfinite(rows)).all():
+            row, number = np.argwhere(~finite)[0]
+            raise CalibrationError(
+                f"On calibration crop {row} the tensor {tensors[number]!r} holds {rows[row, number]}, so it has no range. "
+                "The float network is broken; train it again."
+            )
         found.append({name: rows[:, number] for number, name in enumerate(tensors)})
     return Extremes(*found)
 

@@ -15,8 +15,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 
-from lmedge.calibration.correct_bias import correct_biases
+from lmedge.calibration.correct_bias import correct_biases, layer_biases, with_biases
 from lmedge.calibration.crop_store import Crops
 from lmedge.calibration.equalise import equalise
 from lmedge.calibration.place_qdq import Dialect, Ranges, place_qdq, quantised_tensors
@@ -73,16 +74,21 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A float network ready for quantisers, with what is known of its activations. `place` gives the int8 network."""
+    """A float network ready for quantisers, with what is known of its activations. `place` gives the int8 network.
+
+    `float_biases` are those of convolutions (O,) before correction, by name: a layer that stays in float takes them back.
+    """
 
     recipe: Recipe
     float_model: onnx.ModelProto
     activations: Measured | Ranges
     tool_versions: Mapping[str, str]
+    float_biases: Mapping[str, npt.NDArray[np.float32]]
 
     def place(self, dialect: Dialect, float_layers: Collection[str] = ()) -> onnx.ModelProto:
         """The Q/DQ network of a dialect; see `place_qdq`."""
-        return place_qdq(self.float_model, self.ranges(dialect), dialect, float_layers)
+        own = {name: self.float_biases[name] for name in float_layers if name in self.float_biases}
+        return place_qdq(with_biases(self.float_model, own), self.ranges(dialect), dialect, float_layers)
 
     def ranges(self, dialect: Dialect) -> Ranges:
         if isinstance(self.activations, Measured):
@@ -117,25 +123,27 @@ def prepare(
     Recipes that differ in their ranges alone share one measurement.
 
     Raises:
+        CalibrationError: the network cannot be quantised (see `place_qdq`), or holds values that are no numbers.
         BackendUnavailableError: ONNX Runtime, or NNCF where a recipe needs it, is not installed.
     """
-    shared: dict[tuple[bool, bool], tuple[onnx.ModelProto, Measured]] = {}
-    prepared = []
+    shared: dict[tuple[bool, bool], tuple[onnx.ModelProto, onnx.ModelProto, Measured]] = {}
+    prepared, tensors = [], quantised_tensors(model)
     histograms = any(recipe.base == "lmedge" and recipe.ranges in _NEED_HISTOGRAMS for recipe in recipes)
     for recipe in recipes:
         if recipe.base == "nncf":
             from lmedge.calibration.nncf_base import nncf_base
 
             base = nncf_base(model, crops_uint8, bias_correction="fast", range_estimator="histogram")
-            prepared.append(Prepared(recipe, base.float_model, base.ranges, base.tool_versions))
+            prepared.append(Prepared(recipe, base.float_model, base.ranges, base.tool_versions, base.float_biases))
             continue
         steps = (recipe.equalise, recipe.correct_bias)
         if steps not in shared:
             started = equalise(model, crops_uint8) if recipe.equalise else model
-            measured = measure(started, quantised_tensors(started), crops_uint8, histograms=histograms, progress=progress)
-            shared[steps] = (correct_biases(started, crops_uint8) if recipe.correct_bias else started, measured)
+            measured = measure(started, tensors, crops_uint8, histograms=histograms, progress=progress)
+            shared[steps] = started, correct_biases(started, crops_uint8) if recipe.correct_bias else started, measured
+        started, corrected, measured = shared[steps]
         versions = {name: version(name) for name in ("onnxruntime", "onnx")}
-        prepared.append(Prepared(recipe, *shared[steps], versions))
+        prepared.append(Prepared(recipe, corrected, measured, versions, layer_biases(started)))
     return prepared
 
 

@@ -96,10 +96,6 @@ class Judge:
         if not np.isfinite(self._reference_px).all():
             raise CalibrationError("The float network's answers are not all numbers; there is nothing to compare int8 with.")
 
-    @property
-    def faces(self) -> int:
-        return len(self._crops)
-
     def __call__(self, model: onnx.ModelProto) -> NetworkLoss:
         points_px = self._points_px(model)
         squares = np.sum((points_px - self._reference_px) ** 2, axis=2)

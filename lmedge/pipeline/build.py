@@ -13,11 +13,11 @@ from lmedge.errors import BackendUnavailableError, ConfigError, LmedgeError, Sch
 from lmedge.export.pack import OPENVINO_VARIANTS, VARIANTS, ir_name, onnx_name
 from lmedge.pipeline import run_files, steps
 from lmedge.pipeline.commands import portable
-from lmedge.pipeline.config import RunConfig
 from lmedge.pipeline.faces import SYNTHETIC
 from lmedge.pipeline.findings import loss_notes, speed_notes
 from lmedge.pipeline.lock import Lock
 from lmedge.pipeline.network import NETWORK
+from lmedge.pipeline.options import RunConfig
 from lmedge.pipeline.outcome import failure, missed_bounds, missing_engine
 from lmedge.pipeline.stages import (
     PlannedStage,
@@ -288,6 +288,7 @@ STAGES: tuple[Stage, ...] = (
             **_pack_inputs(c),
             run_files.PER_FACE: c.file("evaluate", run_files.PER_FACE),
             run_files.LATENCY: c.file("bench", run_files.LATENCY),
+            run_files.AGREEMENT: c.file("parity", run_files.AGREEMENT),
             run_files.PASSES: c.file("export", run_files.PASSES),
             f"int8 {run_files.PASSES}": c.file("quantize", run_files.PASSES),
         },

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
-from lmedge.pipeline.config import RunConfig
+from lmedge.pipeline.options import RunConfig
 
 # Stands for a folder that only the reader knows.
 PLACE = "PATH"

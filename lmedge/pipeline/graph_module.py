@@ -177,10 +177,9 @@ class GraphModule(nn.Module):
             unit = _power_of_two(array.abs().amax(others, keepdim=True) / _INT8_STEPS)
         self._add(weight, unit, constants, before)
         if bias and bias[0] in constants:
-            source = makers.get(layer.inputs[0])
-            quantised = source is not None and source.op_type == DEQUANTIZE
-            levels = float(constants[source.inputs[1]]) * _BIAS_LEVELS if source is not None and quantised else 1.0
-            self._add(bias[0], _power_of_two(unit.flatten() * levels), constants, before)
+            scale = _scale_of(layer.inputs[0], makers)
+            reach = float(constants[scale]) * _BIAS_LEVELS if scale else 1.0
+            self._add(bias[0], _power_of_two(unit.flatten() * reach), constants, before)
 
     def _add(self, name: str, unit: Tensor, constants: Constants, before: Constants) -> None:
         number = torch.tensor(constants[name]).float()
@@ -208,20 +207,28 @@ def _compile(nodes: list[Node], constants: Constants, makers: Makers) -> list[_S
 
 
 def _quantiser(node: Node, constants: Constants, makers: Makers) -> Operation:
-    """QuantizeLinear does the work of both; DequantizeLinear passes on what stands for integers already."""
-    scale, zero_point = node.constant(1), node.constant(2)
-    if scale is None or zero_point is None or node.get("block_size", 0):
-        raise node.refused("has no zero point, or one scale per block")
+    """QuantizeLinear does the work of both; DequantizeLinear passes on what stands for integers already, but for an image."""
+    scale, zeros = node.constant(1), node.constant(2)
+    if scale is None or node.get("block_size", 0):
+        raise node.refused("has one scale per block, or none")
+    kind = np.iinfo(np.uint8 if zeros is None else zeros.dtype)
+    if zeros is None or not zeros.any():
+        zero = 0
+    elif zeros.size == 1:
+        zero = int(zeros.item())
+    else:
+        raise node.refused("has zero points other than 0 by channel")
     if node.op_type == QUANTIZE:
         if scale.size != 1:
             raise node.refused(f"has {scale.size} scales for an activation; expected one")
-        kind, zero = np.iinfo(zero_point.dtype), int(zero_point)
         low, high = float(kind.min - zero), float(kind.max - zero)
         return lambda x, scale, *_: fake_quantize(x, scale, low, high)
     source = makers.get(node.inputs[0])
+    if node.inputs[0] == INPUT:
+        return lambda x, scale, *_: (x.to(torch.float32) - zero) * scale
     if node.inputs[0] in constants:
-        if zero_point.any():
-            raise node.refused("has a weight whose zero point is not 0")
+        if zero:
+            raise node.refused(f"has a weight with the zero point {zero}; expected 0")
     elif source is None or source.op_type != QUANTIZE or source.inputs[1:] != node.inputs[1:]:
         raise node.refused("does not undo a QuantizeLinear of the same scale and zero point")
     return lambda x, *_: x
@@ -237,7 +244,8 @@ def _stored_integers(nodes: list[Node], constants: Constants, makers: Makers) ->
             array, scale = constants[node.inputs[0]], node.inputs[1]
             kind, factors = np.iinfo(array.dtype), (scale,)
             if array.dtype == np.int32 and node.output in layers:
-                factors = tuple(makers[name].inputs[1] for name in layers[node.output].inputs[:2])
+                sources = [_scale_of(name, makers) for name in layers[node.output].inputs[:2]]
+                factors = tuple(source for source in sources if source) if all(sources) else factors
             shape = [1] * array.ndim
             if constants[scale].size > 1:
                 shape[node.get("axis", 1)] = -1
@@ -245,6 +253,14 @@ def _stored_integers(nodes: list[Node], constants: Constants, makers: Makers) ->
             limits = (float(kind.min), float(kind.max) if kind.bits < 32 else 2.0**31 - 128)
             stored[node.inputs[0]] = _Integers(scale, factors, tuple(shape), limits)
     return stored
+
+
+def _scale_of(name: str, makers: Makers) -> str | None:
+    """The scale of a tensor that is quantised and perhaps moved; None where it is in float."""
+    node = makers.get(name)
+    while node is not None and node.op_type == "Transpose":
+        node = makers.get(node.inputs[0])
+    return node.inputs[1] if node is not None and node.op_type == DEQUANTIZE else None
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lmedge.calibration.bounded_network import BoundedNetwork, bound_network, choice_images
 from lmedge.calibration.images import CalibrationImages, calibration_images
 from lmedge.calibration.place_qdq import DIALECTS, PORTABLE, X86, Dialect
-from lmedge.calibration.quantize import calibration_record, check_fit, write_quantised
+from lmedge.calibration.quantize import calibration_record, check_fit, read_network, write_quantised
 from lmedge.calibration.recipe import Prepared, Recipe, RecipeResult, candidates, choose, prepare
 from lmedge.calibration.sensitivity import Judge
 from lmedge.data.samples import FaceSample
@@ -25,7 +25,7 @@ from lmedge.errors import CalibrationError
 from lmedge.export.graph.to_fp16 import write_fp16_int8
 from lmedge.export.pack import VARIANTS, X86_DIALECT, onnx_name
 from lmedge.pipeline import run_files
-from lmedge.pipeline.config import QuantizeOptions
+from lmedge.pipeline.options import QuantizeOptions
 from lmedge.pipeline.stages import RunContext
 
 if TYPE_CHECKING:
@@ -42,11 +42,9 @@ _FILES = {PORTABLE: VARIANTS[2], X86: VARIANTS[3]}
 
 def quantize(context: RunContext, folder: Path) -> None:
     """fp32 ONNX and training crops → both int8 ONNX files, and from the portable one the fp16-int8 file for TensorRT."""
-    import onnx
-
     options, network = context.config.quantize, run_files.read_network(context)
     training = run_files.read_faces(context).training
-    model = onnx.load(context.file("export", onnx_name(_FP32)))
+    model = read_network(context.file("export", onnx_name(_FP32)))
     count = min(options.images, max(1, int(_CALIBRATED_PART * len(training))))
     layers: dict[str, Any] = {}
     recipes: list[RecipeResult] = []

@@ -97,6 +97,7 @@ def render_report(context: RunContext) -> str:
         "sheets": _sheets(context, index.validation, pictured, errors),
         "parity_crops": next((report.crops for report in parity if report.reference == PYTORCH), 0),
         "gated": _by_engine_and_file(gated),
+        "agreements": _read(context, "parity", run_files.AGREEMENT),
         "passes": _read(context, "export", run_files.PASSES),
         "fp16_int8": _read(context, "quantize", run_files.PASSES)[0],
         "calibration": _read(context, "quantize", run_files.CALIBRATION),

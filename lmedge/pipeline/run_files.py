@@ -28,6 +28,8 @@ PARITY, EVALUATION, LATENCY, CALIBRATION, PASSES = (
 # Beside the evaluation, so that the manifest stays small and names no photo.
 PER_FACE, CALIBRATED_ON = "per_face.json", "calibrated_on.json"
 GOLDEN_FILE = "golden.npz"
+# How far the engines are apart on the same int8 files.
+AGREEMENT = "agreement.json"
 # What each layer costs in int8 and what was left in float, by dialect; empty where nobody asked.
 LAYERS = "layers.json"
 # What each recipe of quantisation added to the error, by dialect; empty where there was nothing to choose.

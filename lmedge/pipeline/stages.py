@@ -15,9 +15,9 @@ from typing import Any
 from lmedge.bundle import replace_folder
 from lmedge.data.sources import Source, source_files
 from lmedge.errors import DataError
-from lmedge.pipeline.config import RunConfig
 from lmedge.pipeline.faces import INDEX, SYNTHETIC
 from lmedge.pipeline.lock import Components, Lock, option_components, tool_components
+from lmedge.pipeline.options import RunConfig
 
 Progress = Callable[[int, int, str], None]
 _RESUME_KEY = "stage-key.json"

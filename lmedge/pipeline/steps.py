@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from lmedge.bundle import Bundle, Manifest, file_digest, write_atomically, write_bundle
+from lmedge.bundle import Artifact, Bundle, Manifest, file_digest, write_atomically, write_bundle
 from lmedge.data.crops import labelled_crops
 from lmedge.data.samples import FaceSample
 from lmedge.data.sources import read_sources
@@ -143,6 +144,7 @@ def check_parity(context: RunContext, folder: Path) -> None:
         if context.progress:
             context.progress(done, len(pairs), "comparing engines with PyTorch")
     run_files.write_json(folder / run_files.PARITY, [report.to_json() for report in reports])
+    run_files.write_json(folder / run_files.AGREEMENT, _agreements(context, every, crops))
 
 
 def evaluate_bundle(context: RunContext, folder: Path) -> None:
@@ -224,6 +226,16 @@ def _golden(spec: PreprocessSpec, schema: LandmarkSchema, reference: Answer) -> 
     frames = np.stack([sample.read_image() for sample in drawn])
     boxes_xyxy = np.stack([sample.box().xyxy for sample in drawn])
     return Golden.record(frames, boxes_xyxy, spec, reference)
+
+
+def _agreements(context: RunContext, every: Sequence[Artifact], crops: npt.NDArray[np.uint8]) -> list[Mapping[str, Any]]:
+    """How far the engines are apart on each int8 file that they share; none where only one of them is a target."""
+    from lmedge.calibration.agreement import ENGINES, disagreement
+
+    if not set(ENGINES) <= set(context.config.engines):
+        return []
+    shared = [artifact for artifact in every if (artifact.format, artifact.precision) == ("onnx", "int8")]
+    return [disagreement(artifact.file, crops).to_json() for artifact in shared]
 
 
 def _box_fits(samples: Sequence[FaceSample]) -> dict[str, BoxFit]:

@@ -36,11 +36,11 @@ from lmedge.pipeline.checkpoint import (
     save_tensors,
     start_from,
 )
-from lmedge.pipeline.config import TrainOptions
 from lmedge.pipeline.dataset import EpochOrder, Progress, TrainingFaces, load_canvases, load_crops
 from lmedge.pipeline.losses import get_loss
 from lmedge.pipeline.memory import keep_freed_memory
 from lmedge.pipeline.models import Architecture, DeployedNetwork, LandmarkNetwork, build_network, count_macs, count_parameters
+from lmedge.pipeline.options import TrainOptions
 from lmedge.preprocess import PreprocessSpec
 
 _VALIDATION_BATCH = 64

@@ -1,8 +1,6 @@
-"""Q/DQ graphs of the stand-in network, with plain min-max ranges."""
+"""Q/DQ graphs with plain min-max ranges, as `place_qdq` writes them."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +11,7 @@ from lmedge.calibration.place_qdq import Dialect, Ranges, place_qdq, quantised_t
 from lmedge.export.graph.compare import INPUT, open_session
 
 
-def quantised(fp32_onnx: Path, dialect: Dialect, crops_uint8: npt.NDArray[np.uint8]) -> onnx.ModelProto:
-    model = onnx.load(fp32_onnx)
+def quantised(model: onnx.ModelProto, dialect: Dialect, crops_uint8: npt.NDArray[np.uint8]) -> onnx.ModelProto:
     return place_qdq(model, min_max(model, crops_uint8), dialect)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests import requirements
 
-requirements.require("torch", "onnx", "onnxruntime")
+requirements.require("onnx", "onnxruntime")
 
 import onnx  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -22,16 +22,16 @@ from lmedge.export.graph.compare import LITERAL, check_graph, run_onnx  # noqa: 
 from lmedge.export.graph.lint_qdq import lint_qdq  # noqa: E402
 from lmedge.export.graph.qdq_graph import QUANTISERS  # noqa: E402
 from lmedge.export.graph.to_fp16 import INT8_LIMIT_PX, INT8_LIMIT_RATIO, check_quantisers, to_fp16, write_fp16_int8  # noqa: E402
-from tests.export.networks import picture_crops  # noqa: E402
+from tests.calibration.landmark_graph import landmark_graph, smooth_crops  # noqa: E402
 from tests.export.quantised import quantised  # noqa: E402
 
-CROPS = picture_crops(16, seed=7)
+CROPS = smooth_crops(16, seed=7)
 
 
 @pytest.fixture(scope="module")
-def int8_onnx(fp32_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def int8_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("int8") / "model.int8.onnx"
-    onnx.save(quantised(fp32_onnx, "portable", picture_crops(32)), file)
+    onnx.save(quantised(landmark_graph(), "portable", smooth_crops(32)), file)
     return file
 
 
@@ -67,7 +67,7 @@ def test_it_has_the_quantisers_of_the_int8_file(int8_onnx: Path, converted: onnx
     model = onnx.load(int8_onnx)
     counts = [Counter(node.op_type for node in m.graph.node if node.op_type in QUANTISERS) for m in (model, converted)]
     assert counts[0] == counts[1]
-    assert min(counts[0].values()) > 10
+    assert min(counts[0].values()) >= 10
     check_quantisers(model, converted)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from lmedge.data.augment import AugmentSpec
 from lmedge.data.samples import FaceSample
-from lmedge.pipeline.config import TrainOptions
 from lmedge.pipeline.models import Architecture
+from lmedge.pipeline.options import TrainOptions
 from lmedge.pipeline.train import EpochRecord, train
 from lmedge.preprocess import PreprocessSpec
 from tests.pipeline.drawn_faces import drawn_faces

@@ -15,9 +15,9 @@ from lmedge.data.samples import FaceSample, is_validation
 from lmedge.data.sources import parse_source
 from lmedge.export.pack import VARIANTS, onnx_name, photo_digest
 from lmedge.pipeline import run_files, steps
-from lmedge.pipeline.config import DataOptions, RunConfig
 from lmedge.pipeline.lock import Lock
 from lmedge.pipeline.network import NetworkFacts
+from lmedge.pipeline.options import DataOptions, RunConfig
 from lmedge.pipeline.stages import RunContext
 from lmedge.reports import CalibrationRecord, GateResult, LatencyReport, ParityReport
 from lmedge.runtimes.gates import GateLimits
@@ -52,6 +52,7 @@ def finished_run(folder: Path) -> RunContext:
     photos = [photo_digest(sample.photo_key) for sample in run_files.read_faces(context).training]
     _write(folder / "quantize" / run_files.CALIBRATION, {**calibration.to_json(), "photo_digests": photos})
     write_layers(context, {})
+    _write(folder / "parity" / run_files.AGREEMENT, [])
     write_parity(context, [passing(variant.precision, variant.dialect) for variant in VARIANTS if variant.engines])
     for stage in ("faces", "train", "export", "quantize", "compile", "parity"):
         files = [path for path in (folder / stage).rglob("*") if path.is_file()]

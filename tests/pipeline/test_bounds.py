@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lmedge.calibration.bound import path_sizes
 from lmedge.errors import AccuracyError
 from lmedge.export.pack import keep_passing
 from lmedge.pipeline import build as build_module
@@ -18,10 +20,12 @@ from lmedge.pipeline.build import build
 from lmedge.pipeline.lock import Lock
 from lmedge.pipeline.outcome import failure, missed_bounds
 from lmedge.pipeline.stages import PlannedStage, RunContext
+from tests.cli.command import DONE, GATE_FAILED, lmedge
 from tests.pipeline import runs
+from tests.pipeline.small_run import write_config
 from tests.requirements import require
 
-require("onnx", "onnxruntime", "pydantic")
+require("torch", "onnx", "onnxruntime", "openvino", "jinja2", "matplotlib", "pydantic")
 
 from tests.calibration.layer_costs import part  # noqa: E402  (needs onnx)
 
@@ -86,3 +90,21 @@ def test_the_quantize_stage_by_itself_ends_with_the_missed_bound(
     monkeypatch.setattr(build_module, "run_stages", lambda context, stages: iter([PlannedStage("quantize", None)]))
     assert isinstance(build(context, until="quantize").failure, AccuracyError) == missed
     assert build(context, until="export").failure is None
+
+
+# A real run
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_be_so_fast_ends_with_exit_code_3_and_its_front_in_a_file(copy: Path) -> None:
+    run = copy / "run"
+    assert lmedge("build", write_config(copy), "--out", run).code == DONE
+    outcome = lmedge("quantize", run, "--sensitivity", "--max-nme-loss", 0, "--min-speedup", 1000, "--json")
+    assert outcome.code == GATE_FAILED, outcome
+    assert "Asked for at most 0 points of NME added and 1000 times the speed of fp32 or more" in outcome.stderr
+    layers = json.loads((run / "quantize" / run_files.LAYERS).read_text(encoding="utf-8"))
+    assert outcome.json["layers"] == layers
+    sizes = [len(point["float_layers"]) for point in layers["x86"]["bound"]["points"]]
+    assert sizes == path_sizes(sizes[-1])
+    assert sizes[-1] == len(layers["x86"]["sensitivity"]["layers"])
+    assert layers["x86"]["bound"]["points"][-1]["loss"]["mean_px"] < layers["x86"]["bound"]["points"][0]["loss"]["mean_px"]

@@ -48,6 +48,14 @@ def test_a_build_holds_every_file_to_the_golden_answers_on_every_engine_it_serve
     assert b"largest distance from the golden answers" in (built.run / "report.html").read_bytes()
 
 
+def test_what_int8_adds_is_judged_on_validation_faces_though_engines_are_compared_on_more(built: Built) -> None:
+    manifest = Bundle.open(built.run / "bundle").manifest
+    reports = [r for r in manifest.parity if (r["reference"], r["precision"]) == ("pytorch", "int8")]
+    validation = manifest.provenance["faces"]["validation"]
+    assert {report["loss_faces"] for report in reports} == {validation}
+    assert all(report["crops"] > validation for report in reports)
+
+
 def shift_answers(adapter: type[Runtime], to: npt.NDArray[np.uint8], by_px: float) -> Any:
     """An engine that answers `by_px` to the right, to these crops only."""
     known = {crop.tobytes() for crop in to}

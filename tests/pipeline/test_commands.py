@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lmedge.pipeline.commands import build_command, portable, verify_command
-from lmedge.pipeline.config import DataOptions, RunConfig, config_from, load_config
+from lmedge.pipeline.config import config_from, load_config
+from lmedge.pipeline.options import DataOptions, RunConfig
 from tests.requirements import require
 
 require("pydantic")

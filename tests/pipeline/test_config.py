@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from lmedge.data.augment import AugmentSpec
 from lmedge.errors import ConfigError
-from lmedge.pipeline.config import RunConfig, apply_settings, config_from, load_config, merge_documents
+from lmedge.pipeline.config import apply_settings, config_from, load_config, merge_documents
+from lmedge.pipeline.options import RunConfig
 from lmedge.runtimes.gates import GateLimits
 
 SECTIONS = [entry.name for entry in fields(RunConfig) if is_dataclass(getattr(RunConfig(), entry.name))]

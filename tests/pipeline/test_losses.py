@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lmedge.errors import ConfigError
-from lmedge.pipeline.config import LOSS_NAMES
+from lmedge.pipeline.config_checks import LOSS_NAMES
 from lmedge.pipeline.losses import LOSSES, Loss, get_loss, l2_loss, wing_loss
 
 SIDE = 100

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lmedge.errors import ConfigError
-from lmedge.pipeline.config import ACTIVATION_NAMES, TRUNK_NAMES
+from lmedge.pipeline.config_checks import ACTIVATION_NAMES, TRUNK_NAMES
 from lmedge.pipeline.models import (
     _TRUNKS,
     Architecture,

@@ -20,9 +20,9 @@ from lmedge.export.torch_reference import TorchReference
 from lmedge.metrics import nme
 from lmedge.pipeline import train as train_module
 from lmedge.pipeline.checkpoint import BEST, LAST, PROGRAM, Checkpoint, load_tensors
-from lmedge.pipeline.config import TrainOptions
 from lmedge.pipeline.dataset import TrainingFaces, load_crops
 from lmedge.pipeline.models import count_macs, count_parameters
+from lmedge.pipeline.options import TrainOptions
 from lmedge.pipeline.train import EpochRecord
 from lmedge.runtimes.parity import answer
 from lmedge.schemas import MMLAB_5

@@ -16,8 +16,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from lmedge.pipeline import stages
-from lmedge.pipeline.config import RunConfig
 from lmedge.pipeline.lock import Lock
+from lmedge.pipeline.options import RunConfig
 from lmedge.pipeline.stages import RunContext, Stage, run_stages
 
 OUTPUT = "out.txt"

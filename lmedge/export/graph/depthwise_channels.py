@@ -48,6 +48,7 @@ def fill_depthwise_channels(model: onnx.ModelProto) -> None:
         if shared is not None and all(_weights(view, conv) is not None for conv in _convolutions(shared)):
             _fill(view, shared, -count % MULTIPLE)
             done |= shared.tensors
+            view = QdqGraph(graph)  # it does not follow changes
     del graph.value_info[:]  # it holds the shapes of before
     drop_unread(graph)
 
@@ -84,8 +85,10 @@ def _fill(view: QdqGraph, shared: _Channels, count: int) -> None:
             node.attribute.append(helper.make_attribute("group", groups + count))
         for slot in range(1, len(node.input)):
             _fill_axis(view, node, slot, 0, count)
+    # A convolution may both make and read these channels, where a shortcut goes around it.
+    changed = QdqGraph(view.graph)
     for node in shared.readers.values():
-        _fill_axis(view, node, 1, 1, count)
+        _fill_axis(changed, node, 1, 1, count)
 
 
 def _fill_axis(view: QdqGraph, node: onnx.NodeProto, slot: int, axis: int, count: int) -> None:

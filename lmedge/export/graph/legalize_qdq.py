@@ -31,7 +31,7 @@ __all__ = ["DEQUANTIZE", "QUANTIZE", "REWRITES", "Rewrite", "check_possible", "l
 
 # An exact rewrite gives the same numbers; what is left is the order of sums.
 EXACT_PX = 1e-3
-# Any other one adds or takes away roundings to 8 bits.
+# Any other one adds or takes away roundings to 8 bits: up to 1.7 px on trained networks. Wrong ones move points by 20 and more.
 ROUNDING_PX = 3.0
 
 

@@ -36,9 +36,10 @@ def round_biases(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _step(view: QdqGraph, convolution: onnx.NodeProto) -> np.ndarray | None:
     """What one unit of the integer sum is worth; None where input or weights are not quantised."""
-    makers = [view.maker.get(name) for name in convolution.input[:2]]
-    scales = [view.array(maker.input[1]) for maker in makers if maker is not None and maker.op_type == DEQUANTIZE]
-    if len(scales) != 2 or any(scale is None for scale in scales):
-        return None
-    # As engines multiply them: in float32.
-    return (np.float32(scales[0]) * np.float32(scales[1])).astype(np.float64)
+    product = np.float32(1)  # as engines multiply scales: in float32
+    for maker in (view.maker.get(name) for name in convolution.input[:2]):
+        scale = view.array(maker.input[1]) if maker is not None and maker.op_type == DEQUANTIZE else None
+        if scale is None:
+            return None
+        product = product * scale.astype(np.float32)
+    return np.asarray(product, np.float64)

@@ -1,0 +1,128 @@
+"""Everything that a run can be told, with its defaults: one dataclass per section of the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lmedge.data.augment import AugmentSpec
+from lmedge.runtimes.gates import GateLimits
+
+HOST_ENGINES = ("onnxruntime", "openvino")
+DEFAULT_SOURCE = "synthetic:2000"
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """`sources`: "KIND:PATH" texts, joined; `schema`: a name or TOML file where the kind leaves it open; `detector`: a
+    YuNet file, run on the training photos so that the bundle knows its boxes too."""
+
+    sources: tuple[str, ...] = (DEFAULT_SOURCE,)
+    schema: str = ""
+    detector: str = ""
+
+
+@dataclass(frozen=True)
+class CropOptions:
+    """`input_px`: side of the network's crop; `crop_scale`: its side over the extent of the points."""
+
+    input_px: int = 112
+    crop_scale: float = 1.25
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """`trunk`: a published network; `width`: its multiplier; `activation`: relu, relu6 or hardswish; `head_channels`: what the
+    head keeps per position."""
+
+    trunk: str = "mobilenet_v2"
+    width: float = 0.75
+    activation: str = "relu6"
+    head_channels: int = 64
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train.
+
+    Attributes:
+        epochs, batch_size: as usual.
+        learning_rate: the highest; linear warm-up over `warmup_epochs`, then half a cosine down to zero.
+        weight_decay: of AdamW, on weights of convolutions and linear layers only.
+        loss: l2 or wing.
+        seed: of weights, order and augmentation.
+        threads: CPU threads of torch; 0 leaves torch's default.
+    """
+
+    epochs: int = 100
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    warmup_epochs: float = 2.0
+    loss: str = "wing"
+    seed: int = 0
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How to quantise.
+
+    Attributes:
+        images: calibration crops, from training faces.
+        seed: of their choice.
+        base: whose steps prepare the network: lmedge, nncf, or best, which tries both and keeps what adds least to the NME.
+        ranges: how ranges are found: min-max, coverage, percentile, mse, or best.
+        equalise, correct_bias: steps of lmedge's base.
+        sensitivity: rank the layers by what their rounding does.
+        max_nme_loss: the most that int8 may add to the NME, a fraction (0.0003 is 0.03 points), for its upper 95 % bound;
+            layers are left in float until it is met.
+        min_speedup: how many times as fast as fp32 int8 must be then.
+    """
+
+    images: int = 500
+    seed: int = 0
+    base: str = "lmedge"
+    ranges: str = "best"
+    equalise: bool = True
+    correct_bias: bool = True
+    sensitivity: bool = False
+    max_nme_loss: float | None = None
+    min_speedup: float | None = None
+
+
+@dataclass(frozen=True)
+class ParityOptions:
+    """`crops`: faces on which engines are compared with PyTorch; validation faces first, then training faces."""
+
+    crops: int = 500
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """`iterations`: timed calls per engine and precision; `threads`: of CPU engines."""
+
+    iterations: int = 300
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run makes. `name`: of the bundle; `targets`: engines to serve."""
+
+    name: str = "faces"
+    targets: tuple[str, ...] = ("onnxruntime",)
+    init: str = ""
+    data: DataOptions = field(default_factory=DataOptions)
+    crop: CropOptions = field(default_factory=CropOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
+    quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
+    parity: ParityOptions = field(default_factory=ParityOptions)
+    bench: BenchOptions = field(default_factory=BenchOptions)
+    gates: GateLimits = field(default_factory=GateLimits)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that are built and checked on this machine; ONNX Runtime where every target is built elsewhere."""
+        return tuple(sorted(set(self.targets) & set(HOST_ENGINES))) or HOST_ENGINES[:1]
