@@ -1,16 +1,15 @@
-"""A float graph → the same with biases that make up for what rounding the weights does to the mean of each channel.
+"""The biases of an int8 network → the same less what its rounded weights add, so that the mean of no channel is shifted.
 
 Rounded weights ŵ add (ŵ − w)·x to a convolution's sum; its mean over the calibration crops is the mean input of each channel
 times the rounding error of its weights, and comes off the bias (Nagel et al., "Data-Free Quantization Through Weight
 Equalization and Bias Correction", ICCV 2019, section 4.2, with measured means). Rounding of activations has no mean to correct.
 
+The error is that of the integers and scales as `place_qdq` stores them, which depend on the ranges too, so this comes after it.
 Each layer makes up for its own weights, as if those before it were not rounded, and as if its input went on beyond the border.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,85 +18,26 @@ import numpy.typing as npt
 from lmedge.calibration.crop_store import Crops
 from lmedge.calibration.place_qdq import quantised_layers
 from lmedge.calibration.probe import probe
+from lmedge.export.graph.qdq_graph import DEQUANTIZE, QdqGraph
 
 if TYPE_CHECKING:
     import onnx
 
-_LEVELS = 127
 _FIXED_POINT = 2.0**24
+_INT32 = np.iinfo(np.int32)
 
 Floats = npt.NDArray[np.float64]
+Means = dict[str, Floats]
 
 
-def correct_biases(model: onnx.ModelProto, crops_uint8: Crops) -> onnx.ModelProto:
-    """The graph with corrected biases of all convolutions that get quantised; the given one is not changed.
+def measure_means(model: onnx.ModelProto, crops_uint8: Crops) -> Means:
+    """The mean of each channel (C,) over all crops and positions, of every tensor that a quantised convolution reads, by name.
 
     Args:
-        crops_uint8: (N, H, W, 3) BGR over which the inputs' means are taken.
+        crops_uint8: (N, H, W, 3) BGR; their order changes nothing.
     """
-    from onnx import numpy_helper
-
-    layers, biases = set(quantised_layers(model)), layer_biases(model)
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    convolutions = [
-        node for node in model.graph.node if node.name in layers and node.name in biases and node.input[1] in weights
-    ]
-    means = _channel_means(model, sorted({node.input[0] for node in convolutions}), crops_uint8)
-    corrected = {}
-    for node in convolutions:
-        weight = numpy_helper.to_array(weights[node.input[1]]).astype(np.float64)
-        corrected[node.name] = (biases[node.name] - _mean_shift(weight, means[node.input[0]])).astype(np.float32)
-    return with_biases(model, corrected)
-
-
-def layer_biases(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
-    """The bias (O,) of each convolution that has a constant one, by the convolution's name."""
-    from onnx import numpy_helper
-
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    biased = (node for node in model.graph.node if node.op_type == "Conv" and len(node.input) > 2)
-    return {node.name: numpy_helper.to_array(constants[node.input[2]]) for node in biased if node.input[2] in constants}
-
-
-def with_biases(model: onnx.ModelProto, biases: Mapping[str, npt.NDArray[np.float32]]) -> onnx.ModelProto:
-    """The graph with these biases (O,) of the named convolutions; the given one is not changed.
-
-    A bias that other layers read too stays theirs: the convolution gets one of its own.
-    """
-    import onnx
-
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    constants = {tensor.name: tensor for tensor in changed.graph.initializer}
-    uses = Counter(name for node in model.graph.node for name in node.input)
-    for node in changed.graph.node:
-        if node.name not in biases:
-            continue
-        if uses[node.input[2]] > 1:
-            node.input[2] = f"{node.name}.own_bias"
-            constants[node.input[2]] = changed.graph.initializer.add()
-        constants[node.input[2]].CopyFrom(onnx.numpy_helper.from_array(biases[node.name], node.input[2]))
-    return changed
-
-
-def rounding_error(weight: Floats) -> Floats:
-    """What rounding to int8 with one symmetric scale per output channel adds to weights (O, I, kh, kw)."""
-    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
-    scale = (np.maximum(largest, np.finfo(np.float32).tiny) / _LEVELS).reshape(-1, 1, 1, 1)
-    return np.asarray(np.clip(np.round(weight / scale), -_LEVELS, _LEVELS) * scale - weight)
-
-
-def _mean_shift(weight: Floats, mean_input: Floats) -> Floats:
-    """The mean of (ŵ − w)·x per output channel (O,), for inputs with these means per channel (C,)."""
-    error = rounding_error(weight).sum(axis=(2, 3))  # (O, inputs per group)
-    outputs, per_group = error.shape
-    groups = len(mean_input) // per_group
-    inputs = np.repeat(mean_input.reshape(groups, per_group), outputs // groups, axis=0)
-    return np.asarray((error * inputs).sum(axis=1))
-
-
-def _channel_means(model: onnx.ModelProto, tensors: list[str], crops_uint8: Crops) -> dict[str, Floats]:
-    """The mean of each channel (C,) of the named tensors over all crops and positions, whatever the order of the crops."""
+    layers = set(quantised_layers(model))
+    tensors = sorted({node.input[0] for node in model.graph.node if node.op_type == "Conv" and node.name in layers})
     totals = {name: np.zeros(1, np.int64) for name in tensors}
     probed = probe(model, tensors, crops_uint8, reduce="ReduceMean", over_positions=True, doing="correcting biases")
     for answers in probed:
@@ -105,3 +45,63 @@ def _channel_means(model: onnx.ModelProto, tensors: list[str], crops_uint8: Crop
             # Whole numbers add up to the same in any order.
             totals[name] = totals[name] + np.round(values[0].astype(np.float64) * _FIXED_POINT).astype(np.int64)
     return {name: total / (_FIXED_POINT * len(crops_uint8)) for name, total in totals.items()}
+
+
+def correct_biases(quantised: onnx.ModelProto, model: onnx.ModelProto, means: Means) -> onnx.ModelProto:
+    """The Q/DQ graph with corrected biases; the given one is not changed.
+
+    Layers whose weights stay in float keep their biases, and so do those that share a bias.
+
+    Args:
+        quantised: `model` as `place_qdq` gives it.
+        means: `measure_means` of `model`.
+    """
+    import onnx
+
+    corrected = onnx.ModelProto()
+    corrected.CopyFrom(quantised)
+    rounded, exact = QdqGraph(corrected.graph), QdqGraph(model.graph)
+    tensors = {tensor.name: tensor for tensor in corrected.graph.initializer}
+    before = {node.name: node for node in exact.nodes if node.op_type == "Conv" and node.input[0] in means}
+    for node in rounded.nodes:
+        if node.name not in before or len(node.input) < 3 or len(rounded.readers[node.input[2]]) > 1:
+            continue
+        source, weight_name = before[node.name].input[:2]
+        weight, weight_before = _constant(rounded, node.input[1]), _constant(exact, weight_name)
+        bias = _constant(rounded, node.input[2])
+        if weight is not None and weight_before is not None and bias is not None:
+            _store(rounded, tensors, node.input[2], bias - _mean_shift(weight - weight_before, means[source]))
+    return corrected
+
+
+def _mean_shift(error: Floats, mean_input: Floats) -> Floats:
+    """The mean of error·x per output channel (O,), for weights' errors (O, I, kh, kw) and inputs with these means (C,)."""
+    error = error.sum(axis=(2, 3))  # (O, inputs per group)
+    outputs, per_group = error.shape
+    groups = len(mean_input) // per_group
+    inputs = np.repeat(mean_input.reshape(groups, per_group), outputs // groups, axis=0)
+    return np.asarray((error * inputs).sum(axis=1))
+
+
+def _constant(view: QdqGraph, name: str) -> Floats | None:
+    """What a constant stands for, stored as floats or as integers with a scale for each row; None for what is computed."""
+    maker = view.maker.get(name)
+    if maker is None or maker.op_type != DEQUANTIZE:
+        value = view.array(name)
+        return None if value is None else value.astype(np.float64)
+    stored, scale = view.array(maker.input[0]), view.array(maker.input[1])
+    if stored is None or scale is None:
+        return None
+    return np.asarray(stored * scale.astype(np.float64).reshape(*scale.shape, *[1] * (stored.ndim - scale.ndim)))
+
+
+def _store(view: QdqGraph, tensors: dict[str, onnx.TensorProto], name: str, bias: Floats) -> None:
+    """Writes a bias as it was stored: as floats, or as int32 and with the same scale."""
+    from onnx import numpy_helper
+
+    if (maker := view.maker.get(name)) is None:
+        tensors[name].CopyFrom(numpy_helper.from_array(bias.astype(np.float32), name))
+        return
+    integers, scale = str(maker.input[0]), np.asarray(view.array(maker.input[1]), np.float64)
+    counts = np.clip(np.rint(bias / scale), _INT32.min, _INT32.max).astype(np.int32)
+    tensors[integers].CopyFrom(numpy_helper.from_array(counts, integers))

@@ -1,8 +1,8 @@
 """How a float network becomes an int8 one: the steps before quantisers are placed, and the choice of a recipe by its error.
 
-    float model ─ equalise ─ measure activations ─ correct biases ─▶ Prepared ─ place(dialect) ─▶ Q/DQ model
+    float model ─ equalise ─ measure activations ─▶ Prepared ─ place quantisers (dialect) ─ correct biases ─▶ Q/DQ model
 
-or, with NNCF as the base, its channel alignment, range estimator and bias correction in place of these. Which recipe serves a
+or, with NNCF as the base, its channel alignment and range estimator in place of the first two. Which recipe serves a
 network best is not known beforehand, so `choose` measures: on training faces that were not calibrated on, it takes the recipe
 with the lowest upper bound of what int8 adds to the NME.
 """
@@ -15,9 +15,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from lmedge.calibration.correct_bias import correct_biases, layer_biases, with_biases
+from lmedge.calibration.correct_bias import Means, correct_biases, measure_means
 from lmedge.calibration.crop_store import Crops
 from lmedge.calibration.equalise import equalise
 from lmedge.calibration.place_qdq import Dialect, Ranges, place_qdq, quantised_tensors
@@ -44,7 +43,7 @@ class Recipe:
     """The steps of post-training quantisation.
 
     Attributes:
-        base: whose steps: lmedge's, which the next four say, or NNCF's.
+        base: whose steps: lmedge's, which the next four say, or NNCF's, of which the next but one says something.
         equalise: give all channels of an activation the same range first (`equalise`).
         correct_bias: make up for the rounding of weights in the biases (`correct_bias`).
         ranges: min-max, coverage, percentile or mse (`ranges`).
@@ -65,30 +64,30 @@ class Recipe:
             raise CalibrationError(f"coverage must be above 0.5 and at most 1 (plain min-max); got {self.coverage}.")
 
     def __str__(self) -> str:
+        corrected = ["biases corrected"] * self.correct_bias
         if self.base == "nncf":
-            return "NNCF: channels aligned, histogram ranges, fast bias correction"
+            return ", ".join(["NNCF: channels aligned", *corrected, "histogram ranges"])
         ranges = f"coverage {self.coverage:g}" if self.ranges == "coverage" else self.ranges
-        steps = ["equalised"] * self.equalise + ["biases corrected"] * self.correct_bias
-        return ", ".join([*steps, f"{ranges} ranges"])
+        return ", ".join([*["equalised"] * self.equalise, *corrected, f"{ranges} ranges"])
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A float network ready for quantisers, with what is known of its activations. `place` gives the int8 network.
 
-    `float_biases` are those of convolutions (O,) before correction, by name: a layer that stays in float takes them back.
+    `means` are those of what its convolutions read, to correct biases by; None where they stay as they are.
     """
 
     recipe: Recipe
     float_model: onnx.ModelProto
     activations: Measured | Ranges
     tool_versions: Mapping[str, str]
-    float_biases: Mapping[str, npt.NDArray[np.float32]]
+    means: Means | None
 
     def place(self, dialect: Dialect, float_layers: Collection[str] = ()) -> onnx.ModelProto:
-        """The Q/DQ network of a dialect; see `place_qdq`."""
-        own = {name: self.float_biases[name] for name in float_layers if name in self.float_biases}
-        return place_qdq(with_biases(self.float_model, own), self.ranges(dialect), dialect, float_layers)
+        """The Q/DQ network of a dialect; see `place_qdq`. Biases of float layers are not corrected."""
+        placed = place_qdq(self.float_model, self.ranges(dialect), dialect, float_layers)
+        return placed if self.means is None else correct_biases(placed, self.float_model, self.means)
 
     def ranges(self, dialect: Dialect) -> Ranges:
         if isinstance(self.activations, Measured):
@@ -126,24 +125,26 @@ def prepare(
         CalibrationError: the network cannot be quantised (see `place_qdq`), or holds values that are no numbers.
         BackendUnavailableError: ONNX Runtime, or NNCF where a recipe needs it, is not installed.
     """
-    shared: dict[tuple[bool, bool], tuple[onnx.ModelProto, onnx.ModelProto, Measured]] = {}
+    shared: dict[tuple[bool, bool], tuple[onnx.ModelProto, Measured, Means | None]] = {}
     prepared, tensors = [], quantised_tensors(model)
     histograms = any(recipe.base == "lmedge" and recipe.ranges in _NEED_HISTOGRAMS for recipe in recipes)
     for recipe in recipes:
         if recipe.base == "nncf":
             from lmedge.calibration.nncf_base import nncf_base
 
-            base = nncf_base(model, crops_uint8, bias_correction="fast", range_estimator="histogram")
-            prepared.append(Prepared(recipe, base.float_model, base.ranges, base.tool_versions, base.float_biases))
+            # NNCF would correct for weights as it rounds them; `place_qdq` rounds them to scales of its own.
+            base = nncf_base(model, crops_uint8, bias_correction="none", range_estimator="histogram")
+            means = measure_means(base.float_model, crops_uint8) if recipe.correct_bias else None
+            prepared.append(Prepared(recipe, base.float_model, base.ranges, base.tool_versions, means))
             continue
         steps = (recipe.equalise, recipe.correct_bias)
         if steps not in shared:
             started = equalise(model, crops_uint8) if recipe.equalise else model
             measured = measure(started, tensors, crops_uint8, histograms=histograms, progress=progress)
-            shared[steps] = started, correct_biases(started, crops_uint8) if recipe.correct_bias else started, measured
-        started, corrected, measured = shared[steps]
+            shared[steps] = started, measured, measure_means(started, crops_uint8) if recipe.correct_bias else None
+        started, measured, means = shared[steps]
         versions = {name: version(name) for name in ("onnxruntime", "onnx")}
-        prepared.append(Prepared(recipe, corrected, measured, versions, layer_biases(started)))
+        prepared.append(Prepared(recipe, started, measured, versions, means))
     return prepared
 
 

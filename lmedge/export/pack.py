@@ -109,9 +109,9 @@ def list_artifacts(
 def keep_passing(artifacts: Iterable[Artifact], parity: Iterable[ParityReport]) -> list[Artifact]:
     """The artifacts without the engines of which a gate failed or none was checked; a file that failed everywhere is left out.
 
-    A file that is meant for no engine stays where others in the bundle were made from it; else only where what it was made from,
-    or another file made of that, passed or was not measured either. An ONNX file whose parent was left out stays too and names
-    none: what it was made from cannot be checked there.
+    A file that is meant for no engine stays where others in the bundle were made from it; else only where what it was made
+    from, or another file made of that, passed or was not measured either. An ONNX file whose parent was left out stays too and
+    names none: what it was made from cannot be checked there.
     """
     reports = list(parity)
     failed = {(report.artifact, report.backend) for report in reports if not report.passed}

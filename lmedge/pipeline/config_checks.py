@@ -66,6 +66,7 @@ def check_values(config: RunConfig) -> None:
         "train.batch_size": (config.train.batch_size, 2),
         "model.head_channels": (config.model.head_channels, 1),
         "quantize.images": (config.quantize.images, 1),
+        "quantize.finetune_epochs": (config.quantize.finetune_epochs, 0),
         "parity.crops": (config.parity.crops, 1),
         "bench.iterations": (config.bench.iterations, 1),
         "bench.threads": (config.bench.threads, 1),

@@ -73,6 +73,7 @@ class QuantizeOptions:
         base: whose steps prepare the network: lmedge, nncf, or best, which tries both and keeps what adds least to the NME.
         ranges: how ranges are found: min-max, coverage, percentile, mse, or best.
         equalise, correct_bias: steps of lmedge's base.
+        finetune_epochs: of quantisation-aware fine-tuning over the training faces; 0 leaves it out.
         sensitivity: rank the layers by what their rounding does.
         max_nme_loss: the most that int8 may add to the NME, a fraction (0.0003 is 0.03 points), for its upper 95 % bound;
             layers are left in float until it is met.
@@ -85,6 +86,7 @@ class QuantizeOptions:
     ranges: str = "best"
     equalise: bool = True
     correct_bias: bool = True
+    finetune_epochs: int = 0
     sensitivity: bool = False
     max_nme_loss: float | None = None
     min_speedup: float | None = None

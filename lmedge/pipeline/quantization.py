@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmedge.calibration.bounded_network import BoundedNetwork, bound_network, choice_images
+from lmedge.calibration.bounded_network import CHOICE_FACES, BoundedNetwork, bound_network, choice_images
+from lmedge.calibration.finish_qdq import finish_qdq
 from lmedge.calibration.images import CalibrationImages, calibration_images
 from lmedge.calibration.place_qdq import DIALECTS, PORTABLE, X86, Dialect
 from lmedge.calibration.quantize import calibration_record, check_fit, read_network, write_quantised
@@ -23,7 +24,7 @@ from lmedge.calibration.sensitivity import Judge
 from lmedge.data.samples import FaceSample
 from lmedge.errors import CalibrationError
 from lmedge.export.graph.to_fp16 import write_fp16_int8
-from lmedge.export.pack import VARIANTS, X86_DIALECT, onnx_name
+from lmedge.export.pack import VARIANTS, X86_DIALECT, onnx_name, photo_digest
 from lmedge.pipeline import run_files
 from lmedge.pipeline.options import QuantizeOptions
 from lmedge.pipeline.stages import RunContext
@@ -47,6 +48,7 @@ def quantize(context: RunContext, folder: Path) -> None:
     model = read_network(context.file("export", onnx_name(_FP32)))
     count = min(options.images, max(1, int(_CALIBRATED_PART * len(training))))
     layers: dict[str, Any] = {}
+    tuned: dict[str, Any] = {}
     recipes: list[RecipeResult] = []
     with ExitStack() as stack:
         images = stack.enter_context(calibration_images(training, network.preprocess, count=count, seed=options.seed))
@@ -59,17 +61,23 @@ def quantize(context: RunContext, folder: Path) -> None:
             chosen, results = _choose(model, prepared, dialect, others, context)
             recipes += results
             bounded = _bounded(model, chosen, dialect, others, context)
-            write_quantised(bounded.model, dialect, folder / onnx_name(_FILES[dialect]))
             layers[dialect] = bounded.to_json()
+            network_int8 = bounded.model
+            if options.finetune_epochs and others is not None:
+                network_int8, tuned[dialect] = _finetuned(model, chosen, bounded, dialect, others, context)
+            write_quantised(network_int8, dialect, folder / onnx_name(_FILES[dialect]))
         int8 = folder / onnx_name(_FILES[PORTABLE])
         passed = write_fp16_int8(int8, folder / onnx_name(_FP16_INT8), images.crops[:_CHECK_FACES])
         kinds = sorted({source.kind for source in context.sources})
         record = images.complete(calibration_record(model, chosen, images.crops, seed=options.seed, sources=kinds))
     methods = {result.dialect: str(result.recipe) for result in recipes if result.chosen}
+    if tuned:
+        methods = {dialect: f"{method}, fine-tuned" for dialect, method in methods.items()}
     record = replace(record, method="; ".join(f"{dialect}: {method}" for dialect, method in methods.items()) or record.method)
     run_files.write_json(folder / run_files.CALIBRATION, record.to_json())
     run_files.write_json(folder / run_files.PASSES, [passed.to_json()])
     run_files.write_json(folder / run_files.LAYERS, layers)
+    run_files.write_json(folder / run_files.FINETUNING, tuned)
     run_files.write_json(folder / run_files.RECIPES, [result.to_json() for result in recipes])
 
 
@@ -85,8 +93,10 @@ def _choice(training: Sequence[FaceSample], images: CalibrationImages, context: 
     photos = {sample.photo_key for sample in training}
     if len(photos) <= len(images.photo_digests):
         return None
-    spec = run_files.read_network(context).preprocess
-    return choice_images(training, images, spec, seed=context.config.quantize.seed)
+    spec, options = run_files.read_network(context).preprocess, context.config.quantize
+    # Fine-tuning trains on all others: it needs many faces more than the choice does.
+    count = max(1, len(training) // 4) if options.finetune_epochs else CHOICE_FACES
+    return choice_images(training, images, spec, seed=options.seed, count=min(count, CHOICE_FACES))
 
 
 def _choose(
@@ -129,7 +139,7 @@ def _bounded(
             )
         return BoundedNetwork(prepared.place(dialect), (), None, None, "onnxruntime", 0)
     return bound_network(
-        lambda float_layers: prepared.place(dialect, float_layers),
+        lambda float_layers: finish_qdq(prepared.place(dialect, float_layers), dialect),
         model,
         others.crops,
         others.fractions,
@@ -140,3 +150,33 @@ def _bounded(
         sensitivity=options.sensitivity,
         progress=context.progress,
     )
+
+
+def _finetuned(
+    model: onnx.ModelProto,
+    prepared: Prepared,
+    bounded: BoundedNetwork,
+    dialect: Dialect,
+    others: CalibrationImages,
+    context: RunContext,
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The int8 network trained on to answer more like the float one, on the training faces that do not judge it."""
+    from lmedge.pipeline.dataset import load_canvases
+    from lmedge.pipeline.finetune_int8 import FinetuneOptions, finetune_int8
+
+    faces, spec = run_files.read_faces(context), run_files.read_network(context).preprocess
+    judging = set(others.photo_digests)
+    taught = [sample for sample in faces.training if photo_digest(sample.photo_key) not in judging]
+    trained, record = finetune_int8(
+        prepared.place(dialect, bounded.float_layers),
+        model,
+        load_canvases(taught, spec, context.progress),
+        Judge(model, others.crops, others.fractions, faces.schema),
+        schema=faces.schema,
+        spec=spec,
+        augment=context.config.augment,
+        options=FinetuneOptions(epochs=context.config.quantize.finetune_epochs, threads=context.config.train.threads),
+        prepared=prepared.float_model,
+        progress=context.progress,
+    )
+    return trained, record.to_json()

@@ -101,6 +101,8 @@ def render_report(context: RunContext) -> str:
         "passes": _read(context, "export", run_files.PASSES),
         "fp16_int8": _read(context, "quantize", run_files.PASSES)[0],
         "calibration": _read(context, "quantize", run_files.CALIBRATION),
+        "recipes": _read(context, "quantize", run_files.RECIPES),
+        "finetuning": _read(context, "quantize", run_files.FINETUNING),
         "layers": _layers(context),
         "data": _data(context, index),
         "manifest": manifest,

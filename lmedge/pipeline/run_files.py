@@ -34,6 +34,8 @@ AGREEMENT = "agreement.json"
 LAYERS = "layers.json"
 # What each recipe of quantisation added to the error, by dialect; empty where there was nothing to choose.
 RECIPES = "recipes.json"
+# What fine-tuning did to each dialect; empty where it was off.
+FINETUNING = "finetuning.json"
 
 
 def read_json(path: Path) -> Any:

@@ -93,10 +93,13 @@ def test_multiplying_without_dividing_would_be_noticed(monkeypatch: pytest.Monke
 
 
 def test_behind_relu6_every_channel_reaches_the_clip() -> None:
-    equalised = equalise(landmark_graph(unequal=30.0), CROPS)
-    for site in find_sites(equalised):
-        if site.ceiling == 6:
-            np.testing.assert_allclose(largest(equalised, site.tensors[0]), 6, rtol=1e-5)
+    network = landmark_graph(unequal=30.0)
+    equalised = equalise(network, CROPS)
+    clipped = [site.tensors[0] for site in find_sites(network) if site.ceiling == 6]
+    assert len(clipped) == 6
+    for name in clipped:
+        # One channel of all needs a larger factor than any gets.
+        np.testing.assert_allclose(largest(equalised, name), np.minimum(6, 64 * largest(network, name)), rtol=1e-4)
 
 
 def test_elsewhere_every_channel_reaches_what_the_greatest_did() -> None:

@@ -1,4 +1,4 @@
-"""What CPU engines read faster, or differently: each step by itself, that no bit of an answer changes, and what stays as it is."""
+"""What CPU engines read faster, or differently: each step by itself, that no bit of an answer changes, and what stays."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def finished_run(folder: Path) -> RunContext:
     photos = [photo_digest(sample.photo_key) for sample in run_files.read_faces(context).training]
     _write(folder / "quantize" / run_files.CALIBRATION, {**calibration.to_json(), "photo_digests": photos})
     write_layers(context, {})
-    _write(folder / "parity" / run_files.AGREEMENT, [])
+    write_agreement(context, [])
     write_parity(context, [passing(variant.precision, variant.dialect) for variant in VARIANTS if variant.engines])
     for stage in ("faces", "train", "export", "quantize", "compile", "parity"):
         files = [path for path in (folder / stage).rglob("*") if path.is_file()]
@@ -79,6 +79,11 @@ def write_parity(context: RunContext, reports: Sequence[ParityReport]) -> None:
 def write_layers(context: RunContext, document: Mapping[str, object]) -> None:
     """What the quantize stage found out about layers."""
     _write(context.file("quantize", run_files.LAYERS), document)
+
+
+def write_agreement(context: RunContext, found: Sequence[Mapping[str, object]]) -> None:
+    """How far two engines are apart on int8 files; nothing where a run has one engine."""
+    _write(context.file("parity", run_files.AGREEMENT), found)
 
 
 def write_latency(context: RunContext, p50_ms: dict[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -14,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from lmedge.bundle import Bundle, file_digest
-from lmedge.pipeline.build import STAGES as BUILD_STAGES
 from lmedge.pipeline.build import plan_build
+from lmedge.pipeline.stage_table import STAGES as BUILD_STAGES
 from lmedge.runtimes.verify import verify_bundle
 from tests.pipeline import small_run
 from tests.pipeline.small_run import STAGES, Built, digests_of, ran, small_build, small_context
@@ -47,6 +48,23 @@ def test_every_engine_and_file_has_its_row(built: Built) -> None:
     assert served == {(backend, artifact.path) for artifact in manifest.artifacts for backend in artifact.serves}
     assert all(row["passed"] and row["nme"] > 0 and row["bytes"] > 10_000 for row in built.result.rows)
     assert {row["precision"] for row in built.result.rows if row["p50_ms"]} == {"fp32", "fp16", "int8"}
+
+
+def test_the_file_for_tensorrt_is_in_the_bundle_and_serves_nothing_yet(built: Built) -> None:
+    artifacts = {artifact.path: artifact for artifact in Bundle.open(built.run / "bundle").manifest.artifacts}
+    made = artifacts["model.fp16-int8.onnx"]
+    assert (made.precision, dict(made.serves)) == ("fp16-int8", {})
+    assert made.made_from == artifacts["model.int8.onnx"].sha256
+    assert not list((built.run / "bundle").rglob("*fp16-int8.xml"))
+
+
+def test_the_engines_are_compared_on_every_int8_file(built: Built) -> None:
+    found = json.loads((built.run / "parity/agreement.json").read_text(encoding="utf-8"))
+    assert [row["file"] for row in found] == ["model.int8.onnx", "model.int8-x86.onnx"]
+    for row in found:
+        assert set(row["engines"]) == {"onnxruntime", "openvino"}
+        assert len(row["layers"]) > 10
+        assert row["max_px"] < 0.05, "scales are where engines cannot round differently"
 
 
 def test_the_manifest_says_where_the_bundle_comes_from(built: Built) -> None:

@@ -1,4 +1,4 @@
-"""An ONNX graph in PyTorch: the same answers as an engine's, gradients where values lie in range, and the way back to the file."""
+"""An ONNX graph in PyTorch: an engine's answers, gradients where values lie in range, and the way back to the file."""
 
 from __future__ import annotations
 

@@ -99,6 +99,49 @@ def test_a_measurement_that_is_no_number_has_failed(copied: Callable[[], RunCont
     assert "is no number, allowed 0.0100 px" in text
 
 
+def test_the_file_for_tensorrt_is_listed_as_not_verified_and_never_as_passed(page: str) -> None:
+    text = text_of(page)
+    assert "model.fp16-int8.onnx: made for TensorRT, and compared with the int8 file it was made from only." in text
+    assert re.search(r"model\.fp16-int8\.onnx not verified here [0-9a-f]{64}", text)
+    assert "no point of 34 crops moves by more than 0.7000 px from it" in text
+
+
+def test_engines_on_the_same_int8_file_are_compared_layer_by_layer(copied: Callable[[], RunContext]) -> None:
+    run = copied()
+    steps = {"mean": 0.1597, "max": 1.0}
+    layers = [
+        {
+            "tensor": name,
+            "layer": f"Add {name}",
+            "engines": steps if name == "b" else {"mean": 0.0, "max": 0.0},
+            "from_written": {"onnxruntime": {"mean": 0.0, "max": 0.0}, "openvino": steps},
+            "disturbed": ["openvino"] if name == "a" else [],
+        }
+        for name in "ab"
+    ]
+    found = {
+        "file": "model.int8.onnx",
+        "engines": {"onnxruntime": "1.2", "openvino": "3.4"},
+        "crops": 500,
+        "mean_px": 0.123,
+        "max_px": 0.984,
+        "worst": 17,
+        "start": "b",
+        "layers": layers,
+    }
+    runs.write_agreement(run, [found, {**found, "file": "model.int8-x86.onnx", "start": None}])
+    text = text_of(render_report(run))
+    assert "on 500 crops, rounded by ONNX Runtime and by OpenVINO" in text
+    assert "model.int8.onnx 0.1230 0.9840 17 Add b" in text
+    assert "model.int8-x86.onnx 0.1230 0.9840 17 nowhere" in text
+    assert "Add b 0.1597 / 1 0.0000 / 0 0.1597 / 1 starts here" in text
+    assert "looking at it changes what OpenVINO computes" in text
+
+
+def test_without_two_engines_nothing_is_said_of_their_agreement(page: str) -> None:
+    assert "Engines on the same int8 file" not in text_of(page)
+
+
 def test_a_file_without_gates_has_not_passed(copied: Callable[[], RunContext]) -> None:
     run = copied()
     runs.write_parity(run, [runs.passing("fp32"), replace(runs.passing("fp16"), gates=())])

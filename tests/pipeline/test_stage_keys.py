@@ -17,11 +17,12 @@ import pytest
 
 from lmedge.data.csv import write_csv
 from lmedge.pipeline import lock as lock_module
-from lmedge.pipeline.build import STAGES, make_context
+from lmedge.pipeline.build import make_context
 from lmedge.pipeline.config import config_from, merge_documents
 from lmedge.pipeline.config_checks import TRUNK_NAMES
 from lmedge.pipeline.lock import Components, StageRecord
 from lmedge.pipeline.options import RunConfig
+from lmedge.pipeline.stage_table import STAGES
 from lmedge.pipeline.stages import RunContext, components_of
 from lmedge.runtimes import bench
 from lmedge.schemas import MMLAB_5

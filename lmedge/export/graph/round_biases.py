@@ -1,7 +1,7 @@
 """Float biases of quantised convolutions → multiples of the step of their sums, input scale · weight scale.
 
-ONNX Runtime adds biases as int32 and rounds them to these steps itself; OpenVINO and TensorRT add them as floats. Rounded in the
-file, they are the same number everywhere. The step is a hundredth of an int8 level of the result and less, so nothing is lost.
+ONNX Runtime adds biases as int32 and rounds them to these steps itself; OpenVINO and TensorRT add them as floats. Rounded in
+the file, they are the same number everywhere. The step is a hundredth of a level of the result or less, so nothing is lost.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def round_biases(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _step(view: QdqGraph, convolution: onnx.NodeProto) -> np.ndarray | None:
     """What one unit of the integer sum is worth; None where input or weights are not quantised."""
-    product = np.float32(1)  # as engines multiply scales: in float32
+    product = np.ones(1, np.float32)  # as engines multiply scales: in float32
     for maker in (view.maker.get(name) for name in convolution.input[:2]):
         scale = view.array(maker.input[1]) if maker is not None and maker.op_type == DEQUANTIZE else None
         if scale is None:

@@ -1,8 +1,8 @@
 """An fp32 graph → the same network in fp16, and a Q/DQ graph → the same int8 network with fp16 between the quantisers.
 
-Both take uint8 and give float32; everything between is in half precision, the scales of quantisers too. The precision is written
-into the file (TensorRT 11 has no fp16 flag). ONNX Runtime's converter does the types; it appends its casts at the end of the
-node list, which the ONNX checker refuses, so the nodes are put in order afterwards.
+Both take uint8 and give float32; everything between is in half precision, the scales of quantisers too. The precision is
+written into the file (TensorRT 11 has no fp16 flag). ONNX Runtime's converter does the types; it appends its casts at the end of
+the node list, which the ONNX checker refuses, so the nodes are put in order afterwards.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from lmedge.export.graph.strip import strip
 # One step of fp16 below 1 is 0.055 px of a 112-px crop; the parity gate asks the same.
 LIMIT_PX = 0.25
 # Half precision moves values across the boundary between two int8 levels, and each such step grows on its way through the
-# network, as it does between two ways to compute one int8 file: 0.6 to 1.2 px for the worst of 64 crops on four networks, 0.5 to
-# 1.7 times what ONNX Runtime's own fusions make of the int8 file. A network on which those move points far gets that much room.
+# network, as it does between two ways to compute one int8 file: 0.6 to 1.2 px for the worst of 64 crops on four networks, 0.5
+# to 1.7 times what ONNX Runtime's own fusions make of the int8 file. Where those move points far, this may too.
 INT8_LIMIT_PX, INT8_LIMIT_RATIO = 2.5, 3.0
 # Scales of quantisers may be fp16 from here on.
 _MIN_OPSET = 19
