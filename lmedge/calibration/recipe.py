@@ -43,7 +43,7 @@ class Recipe:
     """The steps of post-training quantisation.
 
     Attributes:
-        base: whose steps: lmedge's, which the next four say, or NNCF's, of which the next but one says something.
+        base: whose steps: lmedge's, as the next four say, or NNCF's, for which only `correct_bias` counts.
         equalise: give all channels of an activation the same range first (`equalise`).
         correct_bias: make up for the rounding of weights in the biases (`correct_bias`).
         ranges: min-max, coverage, percentile or mse (`ranges`).

@@ -83,6 +83,8 @@ def list_artifacts(
     sha256s = {"": program_sha256}
     for variant in VARIANTS:
         root = onnx_folders[variant.precision]
+        if not variant.engines and not (root / onnx_name(variant)).exists():
+            continue  # left out where it was made, with the reason
         serves = {"onnxruntime": variant.archs} if "onnxruntime" in targets and "onnxruntime" in variant.engines else {}
         artifact = Artifact.of_file(
             root / onnx_name(variant),

@@ -22,7 +22,7 @@ from lmedge.calibration.quantize import calibration_record, check_fit, read_netw
 from lmedge.calibration.recipe import Prepared, Recipe, RecipeResult, candidates, choose, prepare
 from lmedge.calibration.sensitivity import Judge
 from lmedge.data.samples import FaceSample
-from lmedge.errors import CalibrationError
+from lmedge.errors import CalibrationError, ExportError
 from lmedge.export.graph.to_fp16 import write_fp16_int8
 from lmedge.export.pack import VARIANTS, X86_DIALECT, onnx_name, photo_digest
 from lmedge.pipeline import run_files
@@ -67,7 +67,7 @@ def quantize(context: RunContext, folder: Path) -> None:
                 network_int8, tuned[dialect] = _finetuned(model, chosen, bounded, dialect, others, context)
             write_quantised(network_int8, dialect, folder / onnx_name(_FILES[dialect]))
         int8 = folder / onnx_name(_FILES[PORTABLE])
-        passed = write_fp16_int8(int8, folder / onnx_name(_FP16_INT8), images.crops[:_CHECK_FACES])
+        checked = _fp16_int8(int8, folder / onnx_name(_FP16_INT8), images)
         kinds = sorted({source.kind for source in context.sources})
         record = images.complete(calibration_record(model, chosen, images.crops, seed=options.seed, sources=kinds))
     methods = {result.dialect: str(result.recipe) for result in recipes if result.chosen}
@@ -75,10 +75,18 @@ def quantize(context: RunContext, folder: Path) -> None:
         methods = {dialect: f"{method}, fine-tuned" for dialect, method in methods.items()}
     record = replace(record, method="; ".join(f"{dialect}: {method}" for dialect, method in methods.items()) or record.method)
     run_files.write_json(folder / run_files.CALIBRATION, record.to_json())
-    run_files.write_json(folder / run_files.PASSES, [passed.to_json()])
+    run_files.write_json(folder / run_files.PASSES, checked)
     run_files.write_json(folder / run_files.LAYERS, layers)
     run_files.write_json(folder / run_files.FINETUNING, tuned)
     run_files.write_json(folder / run_files.RECIPES, [result.to_json() for result in recipes])
+
+
+def _fp16_int8(int8: Path, target: Path, images: CalibrationImages) -> dict[str, Any]:
+    """Writes the file for TensorRT and says how it was checked; a network that half precision moves too far has none."""
+    try:
+        return write_fp16_int8(int8, target, images.crops[:_CHECK_FACES]).to_json()
+    except ExportError as error:
+        return {"name": "int8 to fp16-int8", "left_out": str(error)}
 
 
 def _recipes(options: QuantizeOptions, can_choose: bool) -> list[Recipe]:

@@ -99,7 +99,7 @@ def render_report(context: RunContext) -> str:
         "gated": _by_engine_and_file(gated),
         "agreements": _read(context, "parity", run_files.AGREEMENT),
         "passes": _read(context, "export", run_files.PASSES),
-        "fp16_int8": _read(context, "quantize", run_files.PASSES)[0],
+        "fp16_int8": _read(context, "quantize", run_files.PASSES),
         "calibration": _read(context, "quantize", run_files.CALIBRATION),
         "recipes": _read(context, "quantize", run_files.RECIPES),
         "finetuning": _read(context, "quantize", run_files.FINETUNING),

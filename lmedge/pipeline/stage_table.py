@@ -13,6 +13,8 @@ from lmedge.pipeline.network import NETWORK
 from lmedge.pipeline.options import RunConfig
 from lmedge.pipeline.stages import RunContext, Stage, index_input, source_inputs
 
+# The quantize stage does not write it where half precision moves the network too far.
+_MAY_BE_LEFT_OUT = onnx_name(VARIANTS[4])
 _ENGINE_TOOLS = ("onnxruntime", "openvino", "numpy", "opencv-python")
 
 
@@ -35,6 +37,7 @@ def _network_inputs(context: RunContext) -> dict[str, Path]:
 
 def _engine_files(context: RunContext) -> dict[str, Path]:
     files = {onnx_name(v): run_files.onnx_folders(context)[v.precision] / onnx_name(v) for v in VARIANTS}
+    files = {name: file for name, file in files.items() if name != _MAY_BE_LEFT_OUT or file.exists()}
     if "openvino" in context.config.engines:
         for variant in OPENVINO_VARIANTS:
             xml = context.file("compile", ir_name(variant))

@@ -1,6 +1,7 @@
-"""The peak of a process that calibrates: `python -m tests.calibration.peak_memory COUNT FOLDER` prints it in KiB.
+"""The peak of a process that calibrates: `python -m tests.calibration.peak_memory COUNT FOLDER [STEP]` prints it in KiB.
 
-It writes pictures of COUNT faces into FOLDER, chooses COUNT crops from them and goes through the crops once.
+STEP images (the default): writes pictures of COUNT faces into FOLDER, chooses COUNT crops from them and goes through the crops
+once. STEP quantize: writes both int8 files of a small network, calibrated on COUNT crops, into FOLDER.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import cv2
 
+from lmedge.calibration.crop_store import CropStore
 from lmedge.calibration.images import calibration_images
 from lmedge.data.samples import FaceSample, is_validation
 from lmedge.preprocess import PreprocessSpec
@@ -18,6 +20,7 @@ from lmedge.schemas import MMLAB_5
 from tests.calibration.pictures import picture, points_px
 
 SPEC = PreprocessSpec(input_hw=(64, 64))
+CROP_PX = 96
 
 _FACES_PER_PICTURE = 10
 
@@ -41,13 +44,34 @@ def peak_kib() -> int:
     return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
 
 
-def main(count: int, folder: Path) -> None:
+def choose_images(count: int, folder: Path) -> None:
     faces = write_faces(count, folder)
     with calibration_images(faces, SPEC, count=count, seed=0) as images:
         assert images.crops.shape == (count, *SPEC.input_hw, 3)
         assert sum(len(batch) for batch in images.crops.batches()) == count
-    sys.stdout.write(f"{peak_kib()}\n")
+
+
+def quantize(count: int, folder: Path) -> None:
+    """With every step: equalisation, extremes, histograms and bias correction."""
+    import onnx
+
+    from lmedge.calibration.quantize import quantize_int8
+    from lmedge.calibration.recipe import Recipe
+    from tests.calibration.graph_writer import GraphWriter
+
+    writer = GraphWriter(CROP_PX)
+    stem = writer.clip("stem.clip", writer.conv("stem", writer.image, 8, 3, stride=4))
+    filtered = writer.clip("filter.clip", writer.depthwise("filter", stem, stride=2))
+    expanded = writer.relu("expand.relu", writer.conv("expand", writer.conv("project", filtered, 6), 16))
+    onnx.save(writer.model(expanded), folder / "model.fp32.onnx")
+    with CropStore((CROP_PX, CROP_PX), folder=folder) as crops:
+        for seed in range(count):
+            crops.append(picture(seed, side_px=CROP_PX))
+        fp32, portable, x86 = (folder / f"model.{name}.onnx" for name in ("fp32", "int8", "int8-x86"))
+        assert quantize_int8(fp32, crops, portable, x86, recipe=Recipe(ranges="mse")).count == count
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    step = {"images": choose_images, "quantize": quantize}[sys.argv[3] if len(sys.argv) > 3 else "images"]
+    step(int(sys.argv[1]), Path(sys.argv[2]))
+    sys.stdout.write(f"{peak_kib()}\n")

@@ -47,7 +47,7 @@ def finished_run(folder: Path) -> RunContext:
         network.doc_string = variant.stem  # files of a run have digests of their own
         onnx.save(network, run_files.onnx_folders(context)[variant.precision] / onnx_name(variant))
     _write(folder / "export" / run_files.PASSES, [{"name": "simplify", "max_px": 2e-5, "crops": 34, "nodes": 9}])
-    _write(folder / "quantize" / run_files.PASSES, [{"name": "int8 to fp16-int8", "max_px": 0.7, "crops": 34, "nodes": 12}])
+    _write(folder / "quantize" / run_files.PASSES, {"name": "int8 to fp16-int8", "max_px": 0.7, "crops": 34, "nodes": 12})
     calibration = CalibrationRecord(60, "min-max", 0, "ab" * 32, ("synthetic",), ("head",), tool_versions={"onnx": "1"})
     photos = [photo_digest(sample.photo_key) for sample in run_files.read_faces(context).training]
     _write(folder / "quantize" / run_files.CALIBRATION, {**calibration.to_json(), "photo_digests": photos})

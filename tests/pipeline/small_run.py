@@ -41,6 +41,7 @@ batch_size = 16
 warmup_epochs = 0.5
 [quantize]
 images = 12
+ranges = "coverage"
 [parity]
 crops = 6
 [bench]

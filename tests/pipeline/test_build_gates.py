@@ -97,9 +97,10 @@ def test_golden_answers_that_no_engine_gives_fail_the_build(copy: Path, monkeypa
         return honest(frames, boxes, spec, lambda crops: answer(crops) + np.float32(1 / crops.shape[2]))
 
     monkeypatch.setattr(Golden, "record", recorded)
-    outcome = build_command(copy, "--set", "parity.crops=7")
+    outcome = build_command(copy, "--target", "onnxruntime")
     assert outcome.code == GATE_FAILED, outcome
-    for file in ("onnxruntime fp32 (model.fp32.onnx)", "openvino fp32 (openvino/model.fp32.xml)"):
+    for precision in ("fp32", "fp16"):
+        file = f"onnxruntime {precision} (model.{precision}.onnx)"
         assert f"{file} against golden: golden_network is 1" in outcome.stderr
     assert all("int8" in path for path in artifacts_of(copy / "run"))
 
@@ -167,7 +168,7 @@ def test_validation_faces_among_the_calibration_faces_fail_the_build_and_are_nam
             work()
 
     with around_stages(careless):
-        outcome = build_command(copy, "--set", "quantize.images=30")
+        outcome = build_command(copy, "--target", "onnxruntime", "--set", "quantize.images=30")
     assert outcome.code == GATE_FAILED, outcome
     seen = Bundle.open(copy / "run/bundle").manifest.calibration["photo_digests"]
     scored = [sample.photo_key for sample in run_files.read_faces(small_context(copy)).validation]
