@@ -164,7 +164,7 @@ def choose(
     losses = [judge(each.place(dialect)) for each in prepared]
     uppers = [loss.added.upper for loss in losses]
     if not np.isfinite(uppers).any():
-        raise CalibrationError(f"No recipe gives a {dialect} int8 network whose answers are numbers.")
+        raise CalibrationError(f"No recipe gives an int8 network of the dialect {dialect} whose answers are numbers.")
     best = int(np.nanargmin(uppers))
     results = [
         RecipeResult(dialect, each.recipe, loss, index == best)

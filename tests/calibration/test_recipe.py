@@ -17,8 +17,6 @@ from tests import requirements
 
 requirements.require("onnx", "onnxruntime")
 
-import onnx  # noqa: E402
-
 from lmedge.calibration import recipe as subject  # noqa: E402
 from lmedge.calibration.equalise import equalise  # noqa: E402
 from lmedge.calibration.place_qdq import DIALECTS, PORTABLE, X86, Dialect, place_qdq, quantised_layers, quantised_tensors  # noqa: E402
@@ -177,13 +175,15 @@ def test_the_given_network_is_not_changed_and_tools_are_named() -> None:
 
 # ---- choosing ----
 
+USUAL = Recipe()
+
 
 @dataclass(frozen=True, eq=False)
 class Stub:
     """Stands for a prepared network; what it places is its own number."""
 
     number: int
-    recipe: Recipe = Recipe()
+    recipe: Recipe = USUAL
 
     def place(self, dialect: Dialect) -> Any:
         return (self.number, dialect)
@@ -233,7 +233,7 @@ def test_a_recipe_whose_answers_are_no_numbers_is_never_chosen(bad: float, place
 
 @pytest.mark.parametrize("uppers", [[np.nan], [np.inf, np.nan]])
 def test_where_no_recipe_answers_in_numbers_that_is_said(uppers: list[float]) -> None:
-    with pytest.raises(CalibrationError, match="No recipe gives a x86 int8 network whose answers are numbers"):
+    with pytest.raises(CalibrationError, match="No recipe gives an int8 network of the dialect x86 whose answers are numbers"):
         choose(stubs(len(uppers)), X86, judge_of(uppers))
 
 
@@ -244,7 +244,7 @@ def test_nothing_to_choose_from_is_refused() -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_on_a_real_network_the_choice_spoils_least(dialect: Dialect) -> None:
-    """Min-max ranges of crops that explode now and then are what the choice must avoid, or a low coverage of those that do not."""
+    """Of crops one of which explodes, min-max ranges are what the choice must avoid."""
     crops = np.concatenate([smooth_crops(30) // 16 + 120, smooth_crops(1, seed=5)])
     found = prepare(MODEL, crops, [Recipe(equalise=False, ranges="min-max"), Recipe(equalise=False, coverage=0.95)])
     truth = run_onnx(MODEL, crops) + np.random.default_rng(0).normal(0, 0.01, (31, 5, 2))

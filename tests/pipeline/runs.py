@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,6 +52,9 @@ def finished_run(folder: Path) -> RunContext:
     calibration = CalibrationRecord(60, "min-max", 0, "ab" * 32, ("synthetic",), ("head",), tool_versions={"onnx": "1"})
     photos = [photo_digest(sample.photo_key) for sample in run_files.read_faces(context).training]
     _write(folder / "quantize" / run_files.CALIBRATION, {**calibration.to_json(), "photo_digests": photos})
+    _write(folder / "quantize" / run_files.RECIPES, [_recipe("min-max ranges", 6e-4), _recipe("mse ranges", 2e-4, chosen=True)])
+    tuned = {"kept": True, "before": {"mean_px": 0.5}, "after": {"mean_px": 0.2}, "options": {"epochs": 3}, "faces": 41}
+    _write(folder / "quantize" / run_files.FINETUNING, {"x86": tuned})
     write_layers(context, {})
     write_agreement(context, [])
     write_parity(context, [passing(variant.precision, variant.dialect) for variant in VARIANTS if variant.engines])
@@ -60,6 +64,11 @@ def finished_run(folder: Path) -> RunContext:
     steps.evaluate_bundle(context, folder / "evaluate")
     write_latency(context, P50_MS)
     return context
+
+
+def _recipe(name: str, upper: float, *, chosen: bool = False) -> dict[str, Any]:
+    loss = {"added": {"nme": upper / 2, "upper": upper}, "mean_px": 0.25}
+    return {"dialect": "x86", "name": name, "loss": loss, "chosen": chosen}
 
 
 def passing(precision: str, dialect: str = "", backend: str = "onnxruntime") -> ParityReport:

@@ -22,12 +22,14 @@ from lmedge.calibration.finish_qdq import finish_qdq  # noqa: E402
 from lmedge.calibration.place_qdq import DIALECTS, PORTABLE, X86  # noqa: E402
 from lmedge.errors import ExportError  # noqa: E402
 from lmedge.export.graph.compare import LITERAL, run_onnx  # noqa: E402
+from lmedge.pipeline.dataset import load_crops  # noqa: E402
 from lmedge.pipeline.fake_quantize import fake_quantize, round_through  # noqa: E402
 from lmedge.pipeline.graph_module import GraphModule  # noqa: E402
-from tests.export.networks import CROP_PX, picture_crops  # noqa: E402
-from tests.pipeline.int8_networks import TRUNKS, int8_network  # noqa: E402
+from tests.export.networks import CROP_PX  # noqa: E402
+from tests.pipeline.drawn_faces import drawn_faces  # noqa: E402
+from tests.pipeline.int8_networks import NETWORKS, SPEC, int8_network  # noqa: E402
 
-CROPS = picture_crops(24, seed=7)
+CROPS = load_crops(drawn_faces(1, 24)[1], SPEC)[0].numpy()
 # Both sum in float32, in another order: a millionth of a crop.
 FLOAT_PX = 1e-3
 # Rarely, two sums that differ in the last digit fall on both sides of a half. Then one of these untrained networks, which have
@@ -36,7 +38,7 @@ INT8_MEAN_PX = 0.25
 
 IMAGE_SCALE = np.float32(1 / 64)  # of these networks' normalisation
 
-every_network = pytest.mark.parametrize("trunk", TRUNKS)
+every_network = pytest.mark.parametrize("name", NETWORKS)
 every_dialect = pytest.mark.parametrize("dialect", DIALECTS)
 
 
@@ -74,16 +76,16 @@ def small_graph(body: str, constants: str = "", output: str = "float[N,P]") -> o
 
 
 @every_network
-def test_a_float_network_answers_as_on_onnx_runtime(trunk: str) -> None:
-    model = int8_network(trunk).fp32
+def test_a_float_network_answers_as_on_onnx_runtime(name: str) -> None:
+    model = int8_network(name).fp32
     assert distances_px(GraphModule(model), model).max() < FLOAT_PX
 
 
 @every_network
 @every_dialect
 @pytest.mark.parametrize("learn_scales", [False, True])
-def test_an_int8_network_answers_as_on_onnx_runtime(trunk: str, dialect: str, learn_scales: bool) -> None:
-    network = int8_network(trunk)
+def test_an_int8_network_answers_as_on_onnx_runtime(name: str, dialect: str, learn_scales: bool) -> None:
+    network = int8_network(name)
     module = GraphModule(network.int8[dialect], network.prepared, learn_scales=learn_scales)
     assert_same(distances_px(module, network.int8[dialect]))
 
@@ -267,12 +269,12 @@ def test_a_rounded_weight_gets_the_whole_gradient() -> None:
 
 @every_network
 @every_dialect
-def test_everything_that_is_trained_gets_a_gradient(trunk: str, dialect: str) -> None:
-    module = GraphModule(int8_network(trunk).int8[dialect], learn_scales=True)
+def test_everything_that_is_trained_gets_a_gradient(name: str, dialect: str) -> None:
+    module = GraphModule(int8_network(name).int8[dialect], learn_scales=True)
     module(torch.from_numpy(CROPS[:8])).square().sum().backward()
     without = [name for name, number in module.named_parameters() if number.requires_grad and not torch.any(number.grad != 0)]
     assert not without
-    layers = sum(node.op_type in ("Conv", "Gemm") for node in int8_network(trunk).int8[dialect].graph.node)
+    layers = sum(node.op_type in ("Conv", "Gemm") for node in int8_network(name).int8[dialect].graph.node)
     assert len(module.weights) == 2 * layers
 
 
@@ -320,8 +322,8 @@ def test_the_image_keeps_its_scale_and_all_other_quantisers_learn_theirs(dialect
 @every_network
 @every_dialect
 @pytest.mark.parametrize("learn_scales", [False, True])
-def test_an_untrained_module_writes_what_it_read(trunk: str, dialect: str, learn_scales: bool) -> None:
-    network = int8_network(trunk)
+def test_an_untrained_module_writes_what_it_read(name: str, dialect: str, learn_scales: bool) -> None:
+    network = int8_network(name)
     model = network.int8[dialect]
     written = GraphModule(model, network.prepared, learn_scales=learn_scales).write_back()
     assert written.graph.node == model.graph.node
@@ -345,8 +347,8 @@ def trained(model: onnx.ModelProto, steps: int = 3) -> GraphModule:
 
 @every_network
 @every_dialect
-def test_a_trained_module_and_its_file_answer_the_same(trunk: str, dialect: str) -> None:
-    model = int8_network(trunk).int8[dialect]
+def test_a_trained_module_and_its_file_answer_the_same(name: str, dialect: str) -> None:
+    model = int8_network(name).int8[dialect]
     module = trained(model)
     written = module.write_back()
     onnx.checker.check_model(written, full_check=True)

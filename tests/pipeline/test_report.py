@@ -199,6 +199,23 @@ def test_a_file_that_another_replaces_on_this_machine_is_listed_as_untimed(page:
     assert "Latency of ONNX Runtime int8 (model.int8.onnx): the engine takes another file" in text_of(page)
 
 
+def test_recipes_stand_with_what_each_added_and_fine_tuning_with_what_it_did(page: str) -> None:
+    text = text_of(page)
+    assert "x86 min-max ranges +0.030 (+0.060) 0.2500 x86 mse ranges +0.010 (+0.020) 0.2500 chosen" in text
+    assert "Fine-tuning of the x86 file, 3 epochs over 41 training faces" in text
+    assert "were 0.5000 px from the float network's on other training faces, and are 0.2000 px from them now" in text
+
+
+def test_a_file_for_tensorrt_that_was_left_out_is_explained(copied: Callable[[], RunContext]) -> None:
+    context = copied()
+    left_out = {"name": "int8 to fp16-int8", "left_out": "a point lies 3.8 px off"}
+    run_files.write_json(context.file("quantize", run_files.PASSES), left_out)
+    context.file("quantize", "model.fp16-int8.onnx").unlink()
+    text = text_of(render_report(context))
+    assert "left out. a point lies 3.8 px off" in text
+    assert "model.fp16-int8.onnx: made for TensorRT" not in text
+
+
 def test_the_page_loads_nothing(page: str) -> None:
     assert not re.search(r"https?://|<script|<link|@import|<iframe", page)
     assert all(source.startswith("data:image/jpeg;base64,") for source in re.findall(r'src="([^"]*)"', page))
