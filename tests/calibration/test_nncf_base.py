@@ -20,6 +20,7 @@ import onnx  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 
 from lmedge.calibration import nncf_base as subject  # noqa: E402
+from lmedge.calibration import place_qdq as place_qdq_module  # noqa: E402
 from lmedge.calibration.nncf_base import RANGE_ESTIMATORS, NncfBase, nncf_base  # noqa: E402
 from lmedge.calibration.place_qdq import DIALECTS, head_nodes, place_qdq, quantised_layers, quantised_tensors  # noqa: E402
 from lmedge.calibration.ranges import measure_extremes  # noqa: E402
@@ -84,6 +85,14 @@ def test_correction_changes_the_biases_of_quantised_convolutions_alone() -> None
     # "fast" also gives up on a layer where a bias would more than double.
     assert biases_of([PROJECTION, EXPANSION]) <= changed_constants(made("fast"))
     assert changed_constants(made("fast")) <= biases_of([name for name in layers if not name.startswith("depthwise")])
+
+
+def test_a_convolution_of_the_head_keeps_its_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place_qdq_module, "_HEAD_SHARE", 0.05)
+    assert head_nodes(MODEL)[0] == "last"
+    base = nncf_base(MODEL, CROPS, bias_correction="full", range_estimator="min-max")
+    assert "project_3.bias" in changed_constants(base)
+    assert "last.bias" not in changed_constants(base)
 
 
 def channel_means(model: onnx.ModelProto) -> list[np.ndarray]:

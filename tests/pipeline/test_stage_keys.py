@@ -17,9 +17,9 @@ import pytest
 
 from lmedge.data.csv import write_csv
 from lmedge.pipeline import lock as lock_module
+from lmedge.pipeline import stage_table
 from lmedge.pipeline.build import make_context
 from lmedge.pipeline.config import config_from, merge_documents
-from lmedge.pipeline.config_checks import TRUNK_NAMES
 from lmedge.pipeline.lock import Components, StageRecord
 from lmedge.pipeline.options import RunConfig
 from lmedge.pipeline.stage_table import STAGES
@@ -49,6 +49,7 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("data.detector", "{folder}/yunet.onnx", {"faces"}),
     ("crop.input_px", 96, {"train"}),
     ("crop.crop_scale", 1.5, {"train"}),
+    ("model.trunk", "mobilenet_v3_small", {"train"}),
     ("model.width", 0.5, {"train"}),
     ("model.activation", "hardswish", {"train"}),
     ("model.head_channels", 32, {"train"}),
@@ -70,6 +71,11 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("augment.gray", 0.5, {"train"}),
     ("quantize.images", 9, {"quantize"}),
     ("quantize.seed", 9, {"quantize"}),
+    ("quantize.base", "nncf", {"quantize"}),
+    ("quantize.ranges", "mse", {"quantize"}),
+    ("quantize.equalise", False, {"quantize"}),
+    ("quantize.correct_bias", False, {"quantize"}),
+    ("quantize.finetune_epochs", 2, {"quantize"}),
     ("quantize.sensitivity", True, {"quantize"}),
     ("quantize.max_nme_loss", 3e-4, {"quantize"}),
     ("quantize.min_speedup", 1.5, {"quantize"}),
@@ -79,9 +85,6 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
     *((f"gates.{name}", 0.125, {"parity", "bundle"}) for name in ON_FACES),
     *((f"gates.{entry.name}", 0.125, {"parity"}) for entry in fields(RunConfig().gates) if entry.name not in ON_FACES),
 ]
-# Settings with one possible value.
-ONLY_ONE = {"model.trunk"}
-
 # The manifest names the versions of what made its files, so another version changes the bundle too.
 TOOLS: dict[str, set[str]] = {
     "numpy": {"faces", "train", "quantize", "parity", "evaluate", "bench", "bundle"},
@@ -151,8 +154,7 @@ def test_every_setting_is_in_the_table() -> None:
             inner = getattr(value, entry.name)
             yield from leaves(inner, f"{prefix}{entry.name}.") if is_dataclass(inner) else [prefix + entry.name]
 
-    assert {key for key, _, _ in SETTINGS} == set(leaves(RunConfig())) - ONLY_ONE
-    assert len(TRUNK_NAMES) == 1
+    assert {key for key, _, _ in SETTINGS} == set(leaves(RunConfig()))
 
 
 def test_where_the_photos_lie_is_in_no_key(folder: Path) -> None:
@@ -200,6 +202,27 @@ def test_a_bound_on_speed_belongs_to_the_machine_that_it_was_measured_on(folder:
     before, machine = keys(context_of(folder, document)), bench.describe_machine()
     monkeypatch.setattr(bench, "describe_machine", lambda: {**machine, "cpu": "other"})
     assert changed(before, keys(context_of(folder, document))) == {"quantize", "parity", "evaluate", "bench"}
+
+
+@pytest.mark.parametrize(("setting", "tool"), [({"base": "best"}, "nncf"), ({"finetune_epochs": 1}, "torch")])
+def test_a_tool_that_a_setting_brings_into_quantisation_decides_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any], tool: str
+) -> None:
+    def versioned(document: dict[str, Any]) -> list[dict[str, Components]]:
+        found = []
+        for number in ("1", "2"):
+            monkeypatch.setattr(stage_table, "version", lambda name, number=number: number if name == tool else "1")
+            found.append(keys(context_of(folder, document)))
+        return found
+
+    assert changed(*versioned({"quantize": setting})) == {"quantize"}
+    assert changed(*versioned({})) == set()
+
+
+def test_augmentation_decides_quantisation_where_it_fine_tunes(folder: Path) -> None:
+    tuned, other = {"quantize": {"finetune_epochs": 1}}, {"augment": {"flip": 0.25}}
+    before, after = (keys(context_of(folder, merge_documents(tuned, more))) for more in ({}, other))
+    assert changed(before, after) == {"train", "quantize", "report"}
 
 
 # Input files
