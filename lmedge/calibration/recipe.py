@@ -66,7 +66,7 @@ class Recipe:
     def __str__(self) -> str:
         corrected = ["biases corrected"] * self.correct_bias
         if self.base == "nncf":
-            return ", ".join(["NNCF: channels aligned", *corrected, "histogram ranges"])
+            return ", ".join(["NNCF", *corrected, "mean min-max ranges"])
         ranges = f"coverage {self.coverage:g}" if self.ranges == "coverage" else self.ranges
         return ", ".join([*["equalised"] * self.equalise, *corrected, f"{ranges} ranges"])
 
@@ -133,7 +133,9 @@ def prepare(
             from lmedge.calibration.nncf_base import nncf_base
 
             # NNCF would correct for weights as it rounds them; `place_qdq` rounds them to scales of its own.
-            base = nncf_base(model, crops_uint8, bias_correction="none", range_estimator="histogram")
+            base = nncf_base(
+                model, crops_uint8, bias_correction="none", range_estimator="mean-min-max", channel_alignment=False
+            )
             means = measure_means(base.float_model, crops_uint8) if recipe.correct_bias else None
             prepared.append(Prepared(recipe, base.float_model, base.ranges, base.tool_versions, means))
             continue

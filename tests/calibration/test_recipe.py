@@ -48,8 +48,8 @@ def prepared(*recipes: Recipe) -> list[Prepared]:
         (Recipe(equalise=False, correct_bias=False, ranges="min-max"), "min-max ranges"),
         (Recipe(correct_bias=False, ranges="mse"), "equalised, mse ranges"),
         (Recipe(coverage=0.8), "equalised, biases corrected, coverage 0.8 ranges"),
-        (Recipe(base="nncf"), "NNCF: channels aligned, biases corrected, histogram ranges"),
-        (Recipe(base="nncf", correct_bias=False), "NNCF: channels aligned, histogram ranges"),
+        (Recipe(base="nncf"), "NNCF, biases corrected, mean min-max ranges"),
+        (Recipe(base="nncf", correct_bias=False), "NNCF, mean min-max ranges"),
     ],
 )
 def test_a_recipe_says_what_it_does(recipe: Recipe, name: str) -> None:
