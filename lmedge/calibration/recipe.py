@@ -2,7 +2,7 @@
 
     float model ─ equalise ─ measure activations ─▶ Prepared ─ place quantisers (dialect) ─ correct biases ─▶ Q/DQ model
 
-or, with NNCF as the base, its channel alignment and range estimator in place of the first two. Which recipe serves a
+or, with NNCF as the base, its range estimator in place of the first two. Which recipe serves a
 network best is not known beforehand, so `choose` measures: on training faces that were not calibrated on, it takes the recipe
 with the lowest upper bound of what int8 adds to the NME.
 """

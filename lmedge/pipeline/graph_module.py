@@ -242,7 +242,8 @@ def _stored_integers(nodes: list[Node], constants: Constants, makers: Makers) ->
     for node in nodes:
         if node.op_type == DEQUANTIZE and node.inputs[0] in constants:
             array, scale = constants[node.inputs[0]], node.inputs[1]
-            kind, factors = np.iinfo(array.dtype), (scale,)
+            kind = np.iinfo(array.dtype)
+            factors: tuple[str, ...] = (scale,)
             if array.dtype == np.int32 and node.output in layers:
                 sources = [_scale_of(name, makers) for name in layers[node.output].inputs[:2]]
                 factors = tuple(source for source in sources if source) if all(sources) else factors

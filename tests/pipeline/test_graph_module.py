@@ -329,9 +329,9 @@ def test_an_untrained_module_writes_what_it_read(name: str, dialect: str, learn_
     assert written.graph.node == model.graph.node
     before, after = arrays(model), arrays(written)
     assert list(before) == list(after)
-    for name, array in before.items():
-        assert after[name].dtype == array.dtype, name
-        np.testing.assert_array_equal(after[name], array, err_msg=name)
+    for key, array in before.items():
+        assert after[key].dtype == array.dtype, key
+        np.testing.assert_array_equal(after[key], array, err_msg=key)
 
 
 def trained(model: onnx.ModelProto, steps: int = 3) -> GraphModule:
