@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lmedge import Bundle
 from lmedge.errors import BackendUnavailableError, BundleError, InputError
 from lmedge.runtimes.base import Results
-from lmedge.runtimes.bench import bench, describe_machine
+from lmedge.runtimes.bench import alternate, bench, describe_machine
 from lmedge.runtimes.fake import FakeRuntime
 
 
@@ -28,6 +30,17 @@ def slow_engine(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(FakeRuntime, "_infer", slow)
     return calls
+
+
+@pytest.mark.parametrize(("burst", "order"), [(1, "abababab"), (3, "aaabbbab"), (9, "aaaabbbb")])
+def test_two_functions_take_turns_in_bursts(burst: int, order: str) -> None:
+    called: list[str] = []
+    ticks = itertools.count(step=1_000_000)
+    first, second = alternate(
+        lambda: called.append("a"), lambda: called.append("b"), 4, clock_ns=lambda: next(ticks), burst=burst
+    )
+    assert "".join(called[-8:]) == order
+    np.testing.assert_array_equal([first, second], np.ones((2, 4)))
 
 
 def test_predict_and_the_engine_call_alternate(fake_faces: Bundle, slow_engine: list[int]) -> None:
