@@ -55,24 +55,12 @@ def place_qdq(model: onnx.ModelProto, ranges: Ranges, dialect: Dialect, float_la
     if unknown := sorted(set(float_layers) - known):
         raise CalibrationError(f"The graph has no layer {unknown[0]!r}. lmedge inspect FILE lists the layers.")
     normalisation = find_normalisation(model)
-    excluded = [*always_float(model), *sorted(float_layers), *_activations_behind(model, float_layers)]
+    excluded = [*head_nodes(model), *sorted(float_layers), *_activations_behind(model, float_layers)]
     if dialect == PORTABLE:
         quantised = legalize_qdq(_quantize(model, ranges, excluded, _portable_options(normalisation), unsigned=False))
     else:
         quantised = _quantize(model, ranges, excluded, _x86_options(normalisation), unsigned=True)
     return strip(snap_scales(quantised, model))
-
-
-def always_float(model: onnx.ModelProto) -> list[str]:
-    """What no dialect quantises: the regression head, and convolutions on pooled features (squeeze-and-excite), which cost next
-    to nothing and weigh whole channels.
-
-    Raises:
-        CalibrationError: the network has no convolution.
-    """
-    positions = _positions(model)
-    pooled = [node.name for node in model.graph.node if node.op_type == "Conv" and positions.get(node.output[0]) == 1]
-    return list(dict.fromkeys([*head_nodes(model), *pooled]))
 
 
 def head_nodes(model: onnx.ModelProto) -> list[str]:
@@ -112,15 +100,17 @@ def conv_macs(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def quantised_layers(model: onnx.ModelProto) -> list[str]:
-    """Names of the layers that get quantisers, in graph order."""
-    left_out = set(always_float(model))
+    """Names of the layers that get quantisers, in graph order. Squeeze-and-excite is among them: left in float, its weights
+    double the file of a MobileNetV3, and the points come no nearer to the float network's than 0.23 px instead of 0.26.
+    """
+    left_out = set(head_nodes(model))
     return [node.name for node in model.graph.node if node.op_type in _LAYERS and node.name not in left_out]
 
 
 def quantised_tensors(model: onnx.ModelProto) -> list[str]:
     """The activations that either dialect quantises: what its layers read and make."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    left_out = set(always_float(model))
+    left_out = set(head_nodes(model))
     layers = [n for n in model.graph.node if n.op_type in (*_LAYERS, *_ACTIVATIONS) and n.name not in left_out]
     return sorted({name for node in layers for name in (*node.input, *node.output) if name} - weights)
 

@@ -13,7 +13,7 @@ from lmedge.bundle import write_atomically
 from lmedge.calibration.checks import check_calibration
 from lmedge.calibration.crop_store import Crops, crops_digest
 from lmedge.calibration.finish_qdq import finish_qdq
-from lmedge.calibration.place_qdq import DIALECTS, PORTABLE, Dialect, always_float
+from lmedge.calibration.place_qdq import DIALECTS, PORTABLE, Dialect, head_nodes
 from lmedge.calibration.recipe import Prepared, Recipe, prepare
 from lmedge.errors import CalibrationError
 from lmedge.export.graph.compare import check_graph
@@ -104,6 +104,6 @@ def calibration_record(
         seed=seed,
         digest=crops_digest(crops_uint8),
         sources=tuple(sources),
-        excluded_nodes=tuple(always_float(model)),
+        excluded_nodes=tuple(head_nodes(model)),
         tool_versions=dict(prepared.tool_versions),
     )
