@@ -33,6 +33,9 @@ from tests.pipeline.int8_networks import SPEC, int8_network  # noqa: E402
 TRAINING, OTHERS = drawn_faces(40, 16)
 CANVASES = load_canvases(TRAINING, SPEC)
 CROPS, LABELS = (tensor.numpy() for tensor in load_crops(OTHERS, SPEC))
+IMAGE_SCALE = np.float32(1 / 64)  # of the network's normalisation
+# The network has learnt plain crops only.
+MILD = AugmentSpec(rotation_deg=3, scale=0.02, shift=0.02, flip=0, contrast=0.05, brightness=0.02, color=0.02, gray=0)
 SHORT = FinetuneOptions(epochs=2, batch_size=8)
 
 every_dialect = pytest.mark.parametrize("dialect", DIALECTS)
@@ -44,25 +47,22 @@ def finetune(
     """The call as a build makes it, on drawn faces."""
     network = int8_network()
     teacher = teacher or network.fp32
-    settings: dict[str, Any] = {"schema": MMLAB_5, "spec": SPEC, "augment": AugmentSpec(), "prepared": network.prepared}
+    settings: dict[str, Any] = {"schema": MMLAB_5, "spec": SPEC, "augment": MILD, "prepared": network.prepared}
     canvases = changes.pop("canvases", CANVASES)
     judge = changes.pop("judge", None) or Judge(teacher, CROPS, LABELS, MMLAB_5)
     return finetune_int8(model, teacher, canvases, judge, options=options, **{**settings, **changes})
 
 
-def with_wide_ranges(dialect: str) -> onnx.ModelProto:
-    """An int8 network whose activations use a fifth of their levels."""
+def with_narrow_ranges(dialect: str) -> onnx.ModelProto:
+    """An int8 network that cuts its activations off at half of what they need."""
     model = onnx.ModelProto()
     model.CopyFrom(int8_network().int8[dialect])
-    makers = {node.output[0]: node for node in model.graph.node}
     scales = {node.input[1] for node in model.graph.node if node.op_type == "QuantizeLinear"}
-    biases = {makers[node.input[2]].input[1] for node in model.graph.node if node.op_type == "Conv" and node.input[2] in makers}
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
-        if tensor.name in scales and array != np.float32(1 / 64):
-            tensor.CopyFrom(numpy_helper.from_array(array * np.float32(5), tensor.name))
-    assert biases or dialect == PORTABLE
-    # The module brings the biases' scales, which are products, in line.
+        if tensor.name in scales and array != IMAGE_SCALE:
+            tensor.CopyFrom(numpy_helper.from_array(array * np.float32(0.5), tensor.name))
+    # The module brings the scales of int32 biases, which are products, in line.
     return GraphModule(model).write_back()
 
 
@@ -75,9 +75,9 @@ def same(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
 
 @every_dialect
 def test_it_halves_the_distance_of_a_badly_quantised_network(dialect: str) -> None:
-    start = with_wide_ranges(dialect)
+    start = with_narrow_ranges(dialect)
     before = start.SerializeToString(deterministic=True)
-    result, record = finetune(start, FinetuneOptions(epochs=8, batch_size=8, scale_learning_rate=0.1))
+    result, record = finetune(start, FinetuneOptions(epochs=6, batch_size=8, scale_learning_rate=0.1))
     assert start.SerializeToString(deterministic=True) == before
     assert record.kept
     assert record.after.mean_px < 0.5 * record.before.mean_px
@@ -88,10 +88,10 @@ def test_it_halves_the_distance_of_a_badly_quantised_network(dialect: str) -> No
 
 @every_dialect
 def test_weights_alone_help_too(dialect: str) -> None:
-    start = int8_network().int8[dialect]
-    result, record = finetune(start, replace(SHORT, epochs=4, scale_learning_rate=0.0))
+    start = with_narrow_ranges(dialect)
+    result, record = finetune(start, replace(SHORT, epochs=6, scale_learning_rate=0.0))
     assert record.kept
-    assert record.after.mean_px < 0.9 * record.before.mean_px
+    assert record.after.mean_px < 0.95 * record.before.mean_px
     scales = {node.input[1] for node in start.graph.node if node.op_type == "QuantizeLinear"}
     after = {tensor.name: tensor for tensor in result.graph.initializer}
     assert all(
@@ -103,7 +103,7 @@ def test_weights_alone_help_too(dialect: str) -> None:
 
 @every_dialect
 def test_only_numbers_change(dialect: str) -> None:
-    start = with_wide_ranges(dialect)
+    start = with_narrow_ranges(dialect)
     result, record = finetune(start)
     assert record.kept
     assert result.graph.node == start.graph.node
@@ -112,7 +112,7 @@ def test_only_numbers_change(dialect: str) -> None:
 
 
 def test_the_portable_graph_stays_legal_everywhere() -> None:
-    start = with_wide_ranges(PORTABLE)
+    start = with_narrow_ranges(PORTABLE)
     assert not lint_qdq(start)
     result, record = finetune(start)
     assert record.kept
@@ -146,17 +146,22 @@ def test_a_worse_result_is_thrown_away_and_the_record_says_so(dialect: str) -> N
     assert same(result, start)
 
 
-def test_a_result_that_is_no_number_is_thrown_away() -> None:
+@pytest.mark.parametrize(
+    ("mean", "rms", "kept"),
+    [(0.9, 0.9, True), (0.9, 1.1, False), (1.1, 0.9, False), (1.0, 0.9, False), (float("nan"), float("nan"), False)],
+    ids=["better", "worse on odd faces", "worse on most faces", "no better", "no number"],
+)
+def test_a_result_is_taken_when_it_is_nearer_on_the_usual_face_and_on_odd_ones(mean: float, rms: float, kept: bool) -> None:
     start = int8_network().int8[PORTABLE]
     measured = Judge(int8_network().fp32, CROPS, LABELS, MMLAB_5)
 
     def judge(model: onnx.ModelProto) -> Any:
-        loss = measured(model)
-        return loss if model is start else replace(loss, mean_px=float("nan"))
+        one, other = (1.0, 1.0) if model is start else (mean, rms)
+        return replace(measured(start), mean_px=one, rms_px=other)
 
     result, record = finetune(start, replace(SHORT, epochs=1), judge=judge)
-    assert result is start
-    assert not record.kept
+    assert record.kept == kept
+    assert (result is start) != kept
 
 
 def test_a_distance_that_is_no_number_stops_the_training() -> None:
@@ -188,7 +193,7 @@ def test_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_the_seed_decides() -> None:
-    start = with_wide_ranges(X86)
+    start = with_narrow_ranges(X86)
     (one, _), (again, _), (other, _) = (finetune(start, replace(SHORT, seed=seed)) for seed in (1, 1, 2))
     assert same(one, again)
     assert not same(one, other)
@@ -205,7 +210,7 @@ def test_labels_pull_where_they_are_asked_to() -> None:
     start = int8_network().int8[PORTABLE]
     # Whatever it leads to is taken.
     measured = Judge(int8_network().fp32, CROPS, LABELS, MMLAB_5)
-    judge = lambda model: replace(measured(model), mean_px=0.0 if model is not start else 1.0)  # noqa: E731
+    judge = lambda model: replace(measured(model), mean_px=float(model is start), rms_px=float(model is start))  # noqa: E731
     plain, labelled = (finetune(start, replace(SHORT, epochs=4, label_weight=weight), judge=judge)[0] for weight in (0.0, 10.0))
     crops, labels = (tensor.numpy() for tensor in load_crops(TRAINING, SPEC))
     assert mean_error(labelled, crops, labels) < 0.97 * mean_error(plain, crops, labels)
@@ -224,7 +229,7 @@ def test_unknown_points_do_no_harm() -> None:
 
 def test_the_record_tells_what_was_done() -> None:
     steps: list[tuple[int, int, str]] = []
-    _, record = finetune(with_wide_ranges(PORTABLE), progress=lambda *report: steps.append(report))
+    _, record = finetune(with_narrow_ranges(PORTABLE), progress=lambda *report: steps.append(report))
     assert [done for done, _, _ in steps] == list(range(1, 11))
     assert {total for _, total, _ in steps} == {10}
     assert all("px from float" in text for _, _, text in steps)
