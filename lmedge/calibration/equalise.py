@@ -6,7 +6,8 @@ al., "Data-Free Quantization Through Weight Equalization and Bias Correction", I
 
 * where nothing stands between but residual adds: all tensors that adds join share one factor per channel. Exact.
 * where a Relu stands between: exact. Where a Clip to [0, c] does (ReLU6): channels are only enlarged, and only until the
-  largest value seen reaches c, so the clip stays out of their way on the calibration crops.
+  largest value seen reaches c, so the clip stays out of their way on the calibration crops. On others it may not: 100, 300 and
+  1,000 crops moved the points of other faces by 0.030, 0.011 and 0.004 px on average (MobileNetV2 on 300-W).
 
 Weights have a scale per output channel, so the larger spread among their inputs costs little; the activations are what one
 scale per tensor hurts.
