@@ -8,6 +8,8 @@
 
 PYTHON ?= python3.11
 REQUIRE ?=
+# Without byte code each of the many processes that the tests start compiles its hundreds of modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 DEVICE_BIN := .venv-device/bin
