@@ -1,7 +1,8 @@
 """An fp32 graph and the ranges of its activations → a Q/DQ graph in one of two dialects.
 
-* portable: signed, symmetric, zero point 0, per-channel weights, float bias, residual adds quantised on the skip input only;
-  legal on TensorRT, OpenVINO and ONNX Runtime alike (`lint_qdq` is its gate).
+* portable: signed, symmetric, zero point 0, per-channel weights, float bias, residual adds quantised on the skip input only,
+  of the gates of squeeze-and-excite the weights only; legal on TensorRT, OpenVINO and ONNX Runtime alike (`lint_qdq` is its
+  gate).
 * x86: unsigned, zero point 0 behind ReLU, so that all 8 bits serve positive values and the activation itself falls away;
   int32 biases, and adds quantised on both sides.
 
@@ -21,6 +22,7 @@ import numpy as np
 from lmedge.errors import CalibrationError
 from lmedge.export.graph.input_scale import Normalisation, find_normalisation
 from lmedge.export.graph.legalize_qdq import legalize_qdq
+from lmedge.export.graph.qdq_rewrites import float_pooled
 from lmedge.export.graph.snap_scales import snap_scales
 from lmedge.export.graph.strip import strip
 from lmedge.export.graph.to_fp16 import sort_nodes
@@ -58,6 +60,7 @@ def place_qdq(model: onnx.ModelProto, ranges: Ranges, dialect: Dialect, float_la
     excluded = [*head_nodes(model), *sorted(float_layers), *_activations_behind(model, float_layers)]
     if dialect == PORTABLE:
         quantised = legalize_qdq(_quantize(model, ranges, excluded, _portable_options(normalisation), unsigned=False))
+        float_pooled(quantised.graph)
     else:
         quantised = _quantize(model, ranges, excluded, _x86_options(normalisation), unsigned=True)
     return strip(snap_scales(quantised, model))

@@ -204,7 +204,13 @@ CASES = (
         ),
     ),
     Case("half-quantised-layer", "conv", graph(f"{pair('x', 'xd')} [conv] y = Conv (xd, wf, b)"), note="input"),
-    Case("half-quantised-layer", "conv", graph(f"{WEIGHTS} [conv] y = Conv (x, wd, b)"), note="weights"),
+    Case(
+        "half-quantised-layer",
+        "conv",
+        graph(f"{WEIGHTS} [conv] y = Conv (x, wd, b)"),
+        graph(f"{WEIGHTS} m = GlobalAveragePool (x) r = Relu (m) [conv] y = Conv (r, wd, b)"),
+        note="weights",
+    ),
     Case(
         "pair-before-activation",
         "relu",

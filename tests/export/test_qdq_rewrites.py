@@ -254,6 +254,18 @@ def test_pairs_around_squeeze_and_excite_go() -> None:
     assert lint_qdq(model) == []
 
 
+def test_convolutions_of_pooled_values_read_them_unrounded() -> None:
+    body = f"""{WEIGHTS} {pair("x", "xd")} c = Conv (xd, wd, b) m = GlobalAveragePool (c) {pair("m", "md")}
+        [squeeze] e = Conv (md, wd, b) r = Relu (e) {pair("r", "rd")} [excite] f = Conv (rd, wd, b)
+        u = Mul (c, f) {pair("u", "ud")} [next] y = Conv (ud, wd, b)"""
+    model = rewritten(parse(graph(body)), rewrites.float_pooled)
+    assert [named(model, name).input[0] for name in ("squeeze", "excite", "next")] == ["m", "r", "ud"]
+    assert [named(model, name).input[1] for name in ("squeeze", "excite")] == ["wd", "wd"], "their weights stay int8"
+    assert names(model) & {"quantize_m", "dequantize_r"} == set()
+    assert lint_qdq(model) == []
+    assert legalize_qdq(model) == model
+
+
 def test_a_pair_that_also_scales_is_no_rounding_and_stays() -> None:
     body = f"""{WEIGHTS} {pair("x", "xd")} c = Conv (xd, wd, b) [q] cq = QuantizeLinear (c, s, z)
         [d] cd = DequantizeLinear (cq, s_half, z) y = Relu (cd)"""

@@ -140,7 +140,7 @@ def test_an_unchanged_build_loads_nothing_heavy(built: Built) -> None:
 
 
 def test_an_unchanged_build_takes_less_than_a_second_and_a_half(built: Built, tmp_path: Path) -> None:
-    """By the clock, or by the processor where other programs make it wait; with byte code kept, as it is where nobody forbids it."""
+    """By the clock, or by the processor where other programs make it wait; with byte code kept, as is usual."""
     command = [sys.executable, "-m", "lmedge.cli", "build", str(built.folder / "small.toml"), "--out", str(built.run)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)

@@ -271,6 +271,20 @@ def test_the_onnx_file_has_each_h_swish_as_one_node(tmp_path: Path) -> None:
     assert counts == {"HardSwish": 6, "Clip": 1, **dict.fromkeys(("HardSigmoid", "Relu", "Mul", "ReduceMean"), 3), "Add": 1}
 
 
+@pytest.mark.parametrize(("dialect", "rounded"), [("portable", False), ("x86", True)])
+def test_gates_have_int8_weights_and_where_the_file_is_portable_read_what_is_not_rounded(dialect: str, rounded: bool) -> None:
+    """A gate's weights are a large part of the file; where two engines round one of its values differently, a channel moves."""
+    requirements.require("onnx", "onnxruntime", "onnxscript", "onnxslim")
+    from lmedge.export.graph.qdq_graph import QdqGraph
+    from tests.pipeline.int8_networks import int8_network
+
+    view = QdqGraph(int8_network("swishes").int8[dialect].graph)
+    gates = [node for node in view.nodes if node.op_type == "Conv" and view.is_pooled(node.input[0])]
+    assert len(gates) == 6, "two convolutions in each of three"
+    assert [view.op_type(node.input[1]) for node in gates] == ["DequantizeLinear"] * 6
+    assert [view.pair(node.input[0]) is not None for node in gates] == [rounded] * 6
+
+
 def test_answers_follow_the_image() -> None:
     torch.manual_seed(0)
     network = build_network(Architecture("mobilenet_v3_large", 0.35, "hardswish", 16, 64, 5))

@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 QUANTISERS = (QUANTIZE, DEQUANTIZE)
+# What leaves one number per channel.
+POOLS = ("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax")
 # What engines compute in int8, with weights as their second input.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 LAYERS = (*WEIGHTED, "Add")
@@ -98,6 +100,12 @@ class QdqGraph:
         while self.op_type(tensor) in MOVES:
             tensor = str(self.maker[tensor].input[0])
         return tensor
+
+    def is_pooled(self, tensor: str) -> bool:
+        """True for one number per channel: a pool over all positions, and what convolutions and activations make of it."""
+        while self.op_type(tensor) in ("Conv", *ACTIVATIONS, *MOVES, *QUANTISERS):
+            tensor = str(self.maker[tensor].input[0])
+        return self.op_type(tensor) in POOLS
 
     def holds_weights(self, quantiser: onnx.NodeProto) -> bool:
         """True where a quantiser works on a constant: stored as integers, or as floats with both nodes behind them."""

@@ -149,6 +149,20 @@ def float_half_layers(graph: onnx.GraphProto) -> None:
     drop_unread(graph)
 
 
+def float_pooled(graph: onnx.GraphProto) -> None:
+    """Lets convolutions of pooled values read them unrounded; their weights stay int8.
+
+    These are the gates of squeeze-and-excite: next to no work, and where engines round one value of theirs differently, a whole
+    channel moves with it. Not part of `legalize_qdq`, since such pairs are legal.
+    """
+    view = QdqGraph(graph)
+    for node in view.nodes:
+        pair = view.pair(node.input[0]) if node.op_type == "Conv" and view.is_pooled(node.input[0]) else None
+        if pair is not None:
+            node.input[0] = pair.source
+    drop_unread(graph)
+
+
 def drop_idle_pairs(graph: onnx.GraphProto) -> None:
     """Takes out the pairs that no layer of int8 arithmetic reads."""
     view = QdqGraph(graph)
