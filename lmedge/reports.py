@@ -154,6 +154,7 @@ class LatencyReport:
     engine_p99_ms: float
     artifact: str = ""
     engine_precision: str = ""
+    remark: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -16,7 +16,9 @@ from lmedge.bundle.artifact import (
 )
 from lmedge.bundle.files import file_digest, replace_folder, write_atomically
 from lmedge.bundle.folder import Bundle, add_artifacts, write_bundle
+from lmedge.bundle.install import install_artifacts
 from lmedge.bundle.manifest import FORMAT_VERSION, GOLDEN, MANIFEST, Manifest
+from lmedge.bundle.one_writer import WRITER, one_writer
 
 __all__ = [
     "ANY_ARCH",
@@ -24,6 +26,7 @@ __all__ = [
     "GOLDEN",
     "MANIFEST",
     "PRECISIONS",
+    "WRITER",
     "Artifact",
     "Bundle",
     "Digests",
@@ -32,8 +35,10 @@ __all__ = [
     "add_artifacts",
     "check_digest",
     "file_digest",
+    "install_artifacts",
     "machine_arch",
     "network_specs",
+    "one_writer",
     "replace_folder",
     "write_atomically",
     "write_bundle",

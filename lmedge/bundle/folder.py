@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lmedge.bundle.artifact import ANY_ARCH, Artifact, check_digest, machine_arch
 from lmedge.bundle.files import check_file, replace_folder, write_atomically
@@ -135,10 +136,21 @@ def write_bundle(folder: Path, manifest: Manifest, golden: bytes | None = None) 
     return Bundle.open(folder)
 
 
-def add_artifacts(bundle: Bundle, artifacts: Iterable[Artifact]) -> Bundle:
-    """The bundle with further artifacts, whose files already lie inside it; an artifact of the same path is replaced."""
+def add_artifacts(bundle: Bundle, artifacts: Iterable[Artifact], parity: Sequence[Mapping[str, Any]] = ()) -> Bundle:
+    """The bundle with further artifacts, whose files already lie inside it; an artifact of the same path is replaced, and moves
+    to the end, where `select` looks first.
+
+    Args:
+        parity: reports for the manifest, in place of what it says of the same artifact, backend and reference.
+    """
     added = {artifact.path: replace(artifact, root=bundle.root) for artifact in artifacts}
     kept = [artifact for artifact in bundle.manifest.artifacts if artifact.path not in added]
-    manifest = replace(bundle.manifest, artifacts=(*kept, *added.values()))
+    judged = {_subject(report) for report in parity}
+    reports = [*(report for report in bundle.manifest.parity if _subject(report) not in judged), *parity]
+    manifest = replace(bundle.manifest, artifacts=(*kept, *added.values()), parity=tuple(reports))
     write_atomically(bundle.root / MANIFEST, json.dumps(manifest.to_json(), indent=1, ensure_ascii=False) + "\n")
     return Bundle.open(bundle.root)
+
+
+def _subject(report: Mapping[str, Any]) -> tuple[Any, ...]:
+    return report.get("artifact"), report.get("backend"), report.get("reference")

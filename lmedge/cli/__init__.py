@@ -12,6 +12,7 @@ import sys
 import typer
 
 from lmedge.cli import build as build_commands
+from lmedge.cli import compile as compile_command
 from lmedge.cli import data as data_commands
 from lmedge.cli import device as device_commands
 from lmedge.cli import faces as face_commands
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 build_commands.register(app)
+compile_command.register(app)
 data_commands.register(app)
 face_commands.register(app)
 device_commands.register(app)

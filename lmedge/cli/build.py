@@ -44,7 +44,6 @@ def register(app: typer.Typer) -> None:
         epilog="Examples:  lmedge quantize runs/faces --set quantize.images=1000   |   lmedge quantize runs/faces --sensitivity"
         "   |   lmedge quantize runs/faces --max-nme-loss 0.03 --min-speedup 1.5"
     )(quantize)
-    app.command(name="compile", epilog="Example:  lmedge compile runs/faces --target openvino")(compile_)
 
 
 def build(
@@ -68,7 +67,7 @@ def build(
         return
     if context.config.data.sources[0].startswith("synthetic") and not as_json:
         note("Training on rendered faces. For real ones: lmedge build --data 300w:FOLDER (or wflw:, mmlab5:, csv:)")
-    result = _run(context, None, as_json)
+    result = run_until(context, None, as_json)
     if as_json:
         print_json(result.to_json())
     else:
@@ -88,12 +87,12 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train only: best.pt, last.pt and model.pt2 in the run folder. Run it again to resume."""
-    _finish(_run(_context(config, None, data, schema, init, out, settings), "train", as_json), as_json)
+    finish(run_until(_context(config, None, data, schema, init, out, settings), "train", as_json), as_json)
 
 
 def export(run: RunArgument, settings: SetOption = None, as_json: JsonOption = False) -> None:
     """Export a trained run to fp32 and fp16 ONNX, compared with PyTorch."""
-    _finish(_run(_context_of(run, None, settings), "export", as_json), as_json)
+    finish(run_until(context_of(run, None, settings), "export", as_json), as_json)
 
 
 def quantize(
@@ -106,16 +105,11 @@ def quantize(
 ) -> None:
     """Quantise a run's network to int8 with crops of its training faces."""
     bounds = bound_settings(max_nme_loss, min_speedup, sensitivity)
-    result = _run(_context_of(run, None, settings, bounds), "quantize", as_json)
+    result = run_until(context_of(run, None, settings, bounds), "quantize", as_json)
     layers = read_layers(result.folder)
     if not as_json:
         print_layers(layers)
-    _finish(result, as_json, {"layers": layers})
-
-
-def compile_(run: RunArgument, target: TargetOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
-    """Compile a run's ONNX files for OpenVINO. TensorRT engines are built on the GPU that runs them."""
-    _finish(_run(_context_of(run, target, settings), "compile", as_json), as_json)
+    finish(result, as_json, {"layers": layers})
 
 
 def _context(
@@ -145,7 +139,7 @@ def _context(
     return make_context(loaded, out or Path("runs") / loaded.name)
 
 
-def _context_of(run: Path, target: list[str] | None, settings: list[str] | None, more: dict[str, Any] | None = None) -> Any:
+def context_of(run: Path, target: list[str] | None, settings: list[str] | None, more: dict[str, Any] | None = None) -> Any:
     """The context of an existing run: the configuration it was made with, changed by the options."""
     _require_build_extra()
     import json
@@ -175,7 +169,8 @@ def _require_build_extra() -> None:
         raise InputError(f"Building needs {', '.join(missing)}: pip install 'lmedge[all]'. A device only needs a bundle.")
 
 
-def _run(context: Any, until: str | None, as_json: bool) -> Any:
+def run_until(context: Any, until: str | None, as_json: bool) -> Any:
+    """Runs the stages of a run up to one of them, with a bar, and a line for each."""
     import json
     from dataclasses import asdict
 
@@ -208,7 +203,8 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
     return absolute
 
 
-def _finish(result: Any, as_json: bool, more: dict[str, Any] | None = None) -> None:
+def finish(result: Any, as_json: bool, more: dict[str, Any] | None = None) -> None:
+    """What a command that ends with one stage says, and its exit code."""
     if as_json:
         print_json({**result.to_json(), **(more or {})})
     else:
@@ -227,6 +223,9 @@ def _print_plan(context: Any, as_json: bool) -> None:
         return
     rows = [[stage.stage, "skip" if stage.reason is None else "run", stage.reason or "nothing changed"] for stage in planned]
     print_table(f"Plan for {context.folder}", ["stage", "action", "why"], rows)
+    for stage in planned:
+        if stage.note:
+            say(f"{stage.stage}: {stage.note}.")
 
 
 def _print_summary(result: Any) -> None:

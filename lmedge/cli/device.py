@@ -73,7 +73,7 @@ def bench(
     bundle: BundleArgument,
     backend: BackendsOption = None,
     precision: PrecisionsOption = None,
-    device: DeviceOption = "cpu",
+    device: DeviceOption = None,
     threads: ThreadsOption = None,
     iterations: Annotated[int, typer.Option("--iterations", min=1, help="Timed calls per engine and precision.")] = 1000,
     as_json: JsonOption = False,
@@ -114,7 +114,11 @@ def bench(
     ]
     columns = ["engine", "precision", "computes in", "threads", "p50", "p90", "p99", "engine p50", "p90", "p99", "overhead p50"]
     print_table(f"One face, {rows[0].count if rows else 0} calls each, milliseconds", columns, table)
-    say(f"{machine['cpu']}, {machine['cores_usable']} cores, {machine['os']}, Python {machine['python']}")
+    for row in rows:
+        if row.remark:
+            say(f"{row.backend} {row.precision}: {row.remark}")
+    hardware = ", ".join([machine["cpu"], f"{machine['cores_usable']} cores", *machine.get("gpus", ())])
+    say(f"{hardware}, {machine['os']}, Python {machine['python']}")
 
 
 def _gate_limits(config: Path | None, run: Path | None) -> Any:

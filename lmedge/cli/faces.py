@@ -41,7 +41,7 @@ def predict(
     detector: DetectorOption = None,
     backend: BackendOption = "onnxruntime",
     precision: PrecisionOption = "fp32",
-    device: DeviceOption = "cpu",
+    device: DeviceOption = None,
     threads: ThreadsOption = None,
     dialect: DialectOption = None,
     draw: Annotated[Path | None, typer.Option("--draw", metavar="DIR", help="Write pictures with the points here.")] = None,
@@ -99,7 +99,7 @@ def evaluate(
     split: Annotated[str, typer.Option("--split", callback=one_of(SPLITS), help="validation, train or all.")] = "validation",
     backend: BackendOption = "onnxruntime",
     precision: PrecisionOption = "fp32",
-    device: DeviceOption = "cpu",
+    device: DeviceOption = None,
     threads: ThreadsOption = None,
     dialect: DialectOption = None,
     boxes: Annotated[

@@ -51,8 +51,10 @@ def doctor(as_json: JsonOption = False) -> None:
     from lmedge import __version__
     from lmedge.runtimes import find_runtime, runtime_names
     from lmedge.runtimes.bench import describe_machine
+    from lmedge.runtimes.tensorrt_machine import probe_tensorrt
 
     statuses = {name: find_runtime(name).status() for name in runtime_names()}
+    probe = probe_tensorrt()
     machine = describe_machine()
     if as_json:
         engines = {
@@ -65,7 +67,13 @@ def doctor(as_json: JsonOption = False) -> None:
             }
             for name, s in statuses.items()
         }
-        print_json({"lmedge": __version__, "machine": machine, "engines": engines})
+        tensorrt = {
+            "usable": probe.machine is not None,
+            "steps": [{"step": s.step, "passed": s.passed, "detail": s.detail} for s in probe.steps],
+            "machine": None if probe.machine is None else probe.machine.to_json(),
+            "tensorrt_rtx": _second_opinion_version(),
+        }
+        print_json({"lmedge": __version__, "machine": machine, "engines": engines, "tensorrt": tensorrt})
         return
     rows = [
         [
@@ -78,6 +86,13 @@ def doctor(as_json: JsonOption = False) -> None:
         for name, s in statuses.items()
     ]
     print_table(f"lmedge {__version__}: engines", ["engine", "usable", "version", "devices", "note"], rows)
+    steps = [[s.step, "yes" if s.passed else "no", s.detail] for s in probe.steps]
+    print_table("TensorRT, step by step: what it needs to build and run engines", ["step", "passed", "found"], steps)
+    if probe.machine is None:
+        say("The steps after one that fails are not tried: without a driver and a GPU, starting TensorRT ends the process.")
+    opinion = _second_opinion_version()
+    say(f"TensorRT-RTX, for a second opinion on ONNX files without a GPU: {opinion or 'not installed'}")
+    say()
     versions = machine.pop("versions")
     facts = {**machine, **versions}
     print_table("Machine", ["what", "value"], [[name.replace("_", " "), str(value)] for name, value in facts.items()])
@@ -144,6 +159,15 @@ def _inspect_onnx(path: Path, lint: bool, as_json: bool) -> None:
             _say_opinion(opinion)
     if refused:
         raise typer.Exit(EXIT_GATE)
+
+
+def _second_opinion_version() -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("tensorrt-rtx")
+    except PackageNotFoundError:
+        return None
 
 
 def _second_opinion(path: Path) -> Verdict | str:

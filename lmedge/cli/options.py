@@ -40,7 +40,7 @@ SetOption = Annotated[
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; runs/NAME by default.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-BackendOption = Annotated[str, typer.Option("--backend", help="Engine: onnxruntime or openvino.")]
+BackendOption = Annotated[str, typer.Option("--backend", help="Engine: onnxruntime, openvino or tensorrt.")]
 BackendsOption = Annotated[
     list[str] | None, typer.Option("--backend", help="Engine to check; repeatable. All that the bundle serves by default.")
 ]
@@ -49,7 +49,9 @@ PrecisionsOption = Annotated[
     list[str] | None,
     typer.Option("--precision", callback=one_of(PRECISIONS), help="fp32, fp16 or int8; repeatable. All by default."),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, or what `lmedge doctor` lists for the engine.")]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="What `lmedge doctor` lists for the engine; cpu by default, where it has that.")
+]
 DialectOption = Annotated[
     str | None,
     typer.Option("--dialect", help="Overrides which int8 file is taken: '' the portable one, 'x86' the unsigned one."),

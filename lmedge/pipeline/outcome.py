@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from lmedge.bundle import MANIFEST
 from lmedge.calibration.report import LOSS_GATE, TIME_GATE, bound_failures
-from lmedge.errors import AccuracyError, BackendUnavailableError, LmedgeError, ParityError
+from lmedge.errors import AccuracyError, BackendUnavailableError, ExportError, LmedgeError, ParityError
 from lmedge.export.pack import VARIANTS, onnx_name
 from lmedge.pipeline import run_files
+from lmedge.pipeline.engines import TARGET, read_engines
 from lmedge.pipeline.stages import RunContext
 from lmedge.runtimes.gates import GROUP_GATES, LEAST_FACES
 from lmedge.runtimes.parity import require
+from lmedge.runtimes.tensorrt_machine import probe_tensorrt
 
 _TENSORRT_REASON = (
-    "Engines are built on the GPU that runs them, and this lmedge does not compile for TensorRT yet. "
-    "The Q/DQ ONNX is at {onnx}; everything else is done."
+    "Engines are built on the GPU that runs them. The Q/DQ ONNX is at {onnx}; run `lmedge compile BUNDLE --target tensorrt` "
+    "there{bundle}. Here: {reason}"
 )
 _LOSS_GATES = {"nme_loss", *GROUP_GATES.values()}
 _GOLDEN_GATES = {"golden_crop", "golden_network", "golden_frame"}
@@ -21,14 +24,18 @@ _NAMED_PHOTOS = 10
 
 def failure(context: RunContext) -> LmedgeError | None:
     """What a finished build failed of; a failed gate wins over a missing engine."""
-    parity, accuracy = run_files.parity_reports(context), run_files.accuracy_reports(context)
+    engines = read_engines(context)
+    parity = [*run_files.parity_reports(context), *engines.parity]
+    accuracy = run_files.accuracy_reports(context)
     try:
         require([*parity, *accuracy])
     except ParityError as error:
         broken = {gate.gate for report in (*parity, *accuracy) for gate in report.gates if not gate.passed}
         text = "\n".join([f"Files that failed a gate stay out of the bundle:\n{error}", *_advice(context, broken)])
         return AccuracyError(text) if all(report.passed for report in parity) else ParityError(text)
-    return missing_engine(context)
+    if engines.state == "refused":
+        return ExportError(f"No TensorRT engine was built; the bundle has everything else. {engines.reason}")
+    return None if engines.state != "unavailable" else _no_gpu(context, engines.reason)
 
 
 def missed_bounds(context: RunContext) -> LmedgeError | None:
@@ -41,10 +48,18 @@ def missed_bounds(context: RunContext) -> LmedgeError | None:
 
 
 def missing_engine(context: RunContext) -> LmedgeError | None:
-    """A target that this machine cannot build for."""
-    if "tensorrt" in context.config.targets:
-        return BackendUnavailableError(_TENSORRT_REASON.format(onnx=context.file("quantize", onnx_name(VARIANTS[2]))))
-    return None
+    """A target that this machine cannot build for, said before the bundle is packed."""
+    if TARGET not in context.config.targets:
+        return None
+    probe = probe_tensorrt(start=False)
+    return _no_gpu(context, probe.reason) if probe.machine is None else None
+
+
+def _no_gpu(context: RunContext, reason: str) -> LmedgeError:
+    bundle = context.folder / "bundle"
+    copy = f", on a copy of {bundle}, which is complete otherwise" if (bundle / MANIFEST).is_file() else ""
+    onnx = context.file("quantize", onnx_name(VARIANTS[2]))
+    return BackendUnavailableError(_TENSORRT_REASON.format(onnx=onnx, bundle=copy, reason=reason))
 
 
 def _advice(context: RunContext, broken: set[str]) -> list[str]:

@@ -22,9 +22,11 @@ from lmedge.data.pictures import contact_sheet
 from lmedge.data.samples import FaceSample
 from lmedge.data.sources import KINDS
 from lmedge.errors import DataError
+from lmedge.export.check_tensorrt import EXTRA
 from lmedge.pipeline import run_files
 from lmedge.pipeline.charts import ced_svg, front_svg, layers_svg, training_svg
 from lmedge.pipeline.commands import PLACE, build_command, verify_command
+from lmedge.pipeline.engines import EnginesFound, read_engines
 from lmedge.pipeline.faces import FaceIndex, read_index, source_terms
 from lmedge.pipeline.findings import (
     Row,
@@ -72,7 +74,8 @@ def render_report(context: RunContext) -> str:
     index = read_index(context.folder / "faces", context.sources)
     latency, evaluation = _read(context, "bench", run_files.LATENCY), _read(context, "evaluate", run_files.EVALUATION)
     rows = mark_fastest(summary_rows(context))
-    gated = [*parity, *run_files.accuracy_reports(context)]
+    engines = read_engines(context)
+    gated = [*parity, *run_files.accuracy_reports(context), *engines.parity]
     errors = _errors_per_face(context)
     compared = fastest_per_precision(rows)
     pictured = fastest([row for row in rows if row["precision"] in PICTURED_PRECISIONS])
@@ -98,6 +101,7 @@ def render_report(context: RunContext) -> str:
         "parity_crops": next((report.crops for report in parity if report.reference == PYTORCH), 0),
         "gated": _by_engine_and_file(gated),
         "agreements": _read(context, "parity", run_files.AGREEMENT),
+        "tensorrt": _tensorrt(engines),
         "passes": _read(context, "export", run_files.PASSES),
         "fp16_int8": _read(context, "quantize", run_files.PASSES),
         "calibration": _read(context, "quantize", run_files.CALIBRATION),
@@ -178,6 +182,22 @@ def _sheets(
         }
         for title, part in parts
     ]
+
+
+def _tensorrt(engines: EnginesFound) -> dict[str, Any] | None:
+    """What became of TensorRT; None where it is no target and nobody gave an opinion on it."""
+    if engines.state == "no target" and not engines.opinions:
+        return None
+    return {
+        "state": engines.state,
+        "reason": engines.reason,
+        "machine": engines.race.get("machine"),
+        "engines": engines.race.get("engines", []),
+        "fastest": engines.race.get("fastest"),
+        "left_out": engines.race.get("left_out", []),
+        "opinions": engines.opinions,
+        "extra": EXTRA,
+    }
 
 
 def _layers(context: RunContext) -> list[dict[str, Any]]:

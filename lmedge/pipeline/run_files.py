@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,15 @@ def candidate(context: RunContext) -> Bundle:
         provenance=_provenance(context, facts),
     )
     return Bundle(context.folder, manifest)
+
+
+def packed(context: RunContext) -> Manifest:
+    """The manifest of the bundle as far as the build host makes it: without files that failed on labelled faces, with the
+    evaluation; TensorRT engines come on top."""
+    manifest = candidate(context).manifest
+    accurate = keep_passing(manifest.artifacts, accuracy_reports(context))
+    rows = read_json(context.file("evaluate", EVALUATION))
+    return replace(manifest, artifacts=tuple(accurate), evaluation={"split": "validation", "reports": rows})
 
 
 def artifacts(context: RunContext) -> list[Artifact]:

@@ -1,4 +1,4 @@
-"""The ten stages of a build: what each reads, and which settings and tools decide it."""
+"""The eleven stages of a build: what each reads, and which settings and tools decide it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmedge.export.pack import OPENVINO_VARIANTS, VARIANTS, ir_name, onnx_name
-from lmedge.pipeline import run_files, steps
+from lmedge.pipeline import engines, run_files, steps
 from lmedge.pipeline.commands import portable
 from lmedge.pipeline.network import NETWORK
 from lmedge.pipeline.options import RunConfig
@@ -83,6 +83,12 @@ def _quantize_options(context: RunContext) -> dict[str, Any]:
     return decides
 
 
+def _engine_options(context: RunContext) -> dict[str, Any]:
+    """The GPU, and what engines are held to and timed by; all of it only where TensorRT is a target."""
+    config, machine = context.config, engines.machine_text(context)
+    return {"machine": machine, "gates": config.gates, "iterations": config.bench.iterations} if machine else {}
+
+
 STAGES: tuple[Stage, ...] = (
     Stage(
         "faces",
@@ -136,9 +142,17 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage("bench", steps.measure_latency, _checked_files, lambda c: {"bench": c.config.bench}, _ENGINE_TOOLS, machine=True),
     Stage(
+        engines.STAGE,
+        engines.build_engines,
+        _pack_inputs,
+        _engine_options,
+        ("tensorrt-rtx",),
+        note=engines.plan_note,
+    ),
+    Stage(
         "bundle",
         steps.pack_bundle,
-        _pack_inputs,
+        lambda c: {**_pack_inputs(c), **engines.engine_files(c)},
         # The manifest names the tools that made its files, also where another version made the same bytes.
         lambda c: {"name": c.config.name, "gates": _accuracy_limits(c.config), "made by": run_files.tool_versions(c)},
     ),
@@ -147,6 +161,7 @@ STAGES: tuple[Stage, ...] = (
         steps.write_report,
         lambda c: {
             **_pack_inputs(c),
+            **engines.engine_files(c),
             run_files.PER_FACE: c.file("evaluate", run_files.PER_FACE),
             run_files.LATENCY: c.file("bench", run_files.LATENCY),
             run_files.AGREEMENT: c.file("parity", run_files.AGREEMENT),

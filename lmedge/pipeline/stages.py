@@ -50,6 +50,7 @@ class Stage:
         tools: distributions whose version decides the result.
         machine: whether the result belongs to this machine.
         resumes: whether an interrupted run's files are worth keeping.
+        note: what to say of it in a plan besides whether it runs.
     """
 
     name: str
@@ -59,17 +60,20 @@ class Stage:
     tools: tuple[str, ...] = ()
     machine: bool = False
     resumes: bool = False
+    note: Callable[[RunContext], str] = field(default=lambda context: "")
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """What a build will do with a stage, and why: `reason` is None when it is skipped."""
+    """What a build will do with a stage, and why: `reason` is None when it is skipped. `note`: what that means here."""
 
     stage: str
     reason: str | None
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return {"stage": self.stage, "action": "skip" if self.reason is None else "run", "reason": self.reason}
+        document = {"stage": self.stage, "action": "skip" if self.reason is None else "run", "reason": self.reason}
+        return {**document, "note": self.note} if self.note else document
 
 
 def plan(context: RunContext, stages: Sequence[Stage]) -> list[PlannedStage]:
@@ -86,7 +90,7 @@ def plan(context: RunContext, stages: Sequence[Stage]) -> list[PlannedStage]:
             reason = context.lock.reason_to_run(stage.name, components_of(context, stage))
         if reason is not None:
             running.add(stage.name)
-        planned.append(PlannedStage(stage.name, reason))
+        planned.append(PlannedStage(stage.name, reason, stage.note(context)))
     return planned
 
 

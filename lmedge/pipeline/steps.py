@@ -19,8 +19,9 @@ from lmedge.data.crops import labelled_crops
 from lmedge.data.samples import FaceSample
 from lmedge.data.sources import read_sources
 from lmedge.errors import DataError
-from lmedge.export.pack import OPENVINO_VARIANTS, VARIANTS, ir_name, keep_passing, onnx_name, photo_digest
+from lmedge.export.pack import OPENVINO_VARIANTS, VARIANTS, ir_name, onnx_name, photo_digest
 from lmedge.pipeline import run_files
+from lmedge.pipeline.engines import kept_engines, read_engines
 from lmedge.pipeline.faces import SYNTHETIC, SourceFaces, source_terms, with_detector_boxes, write_index
 from lmedge.pipeline.network import NetworkFacts
 from lmedge.pipeline.stages import RunContext
@@ -193,10 +194,10 @@ def measure_latency(context: RunContext, folder: Path) -> None:
 
 def pack_bundle(context: RunContext, folder: Path) -> None:
     """What passed its gates, with its proof, as a bundle."""
-    rows = run_files.read_json(context.file("evaluate", run_files.EVALUATION))
-    manifest = run_files.candidate(context).manifest
-    accurate = keep_passing(manifest.artifacts, run_files.accuracy_reports(context))
-    manifest = replace(manifest, artifacts=tuple(accurate), evaluation={"split": "validation", "reports": rows})
+    manifest = run_files.packed(context)
+    proof = [report.to_json() for report in read_engines(context).parity]
+    engines = kept_engines(context)
+    manifest = replace(manifest, artifacts=(*manifest.artifacts, *engines), parity=(*manifest.parity, *proof))
     write_bundle(folder, manifest, context.file("parity", run_files.GOLDEN_FILE).read_bytes())
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from lmedge.bundle import Artifact
 from lmedge.pipeline import run_files
+from lmedge.pipeline.engines import STAGE, TARGET, read_engines
 from lmedge.pipeline.stages import RunContext
 from lmedge.runtimes.parity import PYTORCH
 
@@ -48,4 +51,26 @@ def summary_rows(context: RunContext) -> list[dict[str, Any]]:
                 "passed": evaluated is not None and key not in failed,
             }
         )
-    return rows
+    return rows + [_engine_row(engine, context) for engine in read_engines(context).race.get("engines", ())]
+
+
+def _engine_row(engine: Mapping[str, Any], context: RunContext) -> dict[str, Any]:
+    """The row of a TensorRT engine: held to the golden answers, so it has no NME of its own."""
+    artifact = Artifact.from_json(engine["artifact"], context.folder / STAGE)
+    timed = engine["latency"]
+    return {
+        "backend": TARGET,
+        "precision": artifact.precision,
+        "dialect": artifact.dialect,
+        "artifact": artifact.path,
+        "bytes": artifact.file.stat().st_size,
+        "nme": None,
+        **{name: timed[name] if timed else None for name in _TIMES},
+        "max_px": max(report["max_px"] for report in engine["parity"]),
+        "p99_px": max(report["p99_px"] for report in engine["parity"]),
+        "nme_loss": None,
+        "nme_loss_upper": None,
+        "group_losses": {},
+        "loss_faces": 0,
+        "passed": engine["passed"],
+    }

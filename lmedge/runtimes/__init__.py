@@ -16,6 +16,7 @@ from lmedge.runtimes.base import Runtime
 _ADAPTERS = {
     "onnxruntime": "lmedge.runtimes.onnxruntime:OnnxRuntime",
     "openvino": "lmedge.runtimes.openvino:OpenVinoRuntime",
+    "tensorrt": "lmedge.runtimes.tensorrt:TensorRtRuntime",
     "torch": "lmedge.export.torch_reference:TorchReference",
     "fake": "lmedge.runtimes.fake:FakeRuntime",
 }

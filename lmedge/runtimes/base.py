@@ -28,7 +28,7 @@ class RuntimeStatus:
     Attributes:
         installed: the engine imports.
         version: its version, or None.
-        devices: names that `open(device=...)` takes here ("cpu", "cuda", "gpu", "npu").
+        devices: names that `open(device=...)` takes here ("cpu", "cuda", "cuda:1", "gpu", "npu").
         reason: why not, when it is not installed; else what there is to know.
         extra: what to install, e.g. ``pip install 'lmedge[onnxruntime]'``.
     """
@@ -39,6 +39,11 @@ class RuntimeStatus:
     reason: str
     extra: str
 
+    @property
+    def default_device(self) -> str:
+        """The CPU for engines that have it, else their first device; "cpu" where there is none at all."""
+        return "cpu" if "cpu" in self.devices or not self.devices else self.devices[0]
+
 
 class Runtime(ABC):
     """One opened network on one device, for one thread. Made by `open`; a context manager.
@@ -48,6 +53,7 @@ class Runtime(ABC):
         artifact: what it runs.
         device: the device it runs on, as asked for.
         precision_used: what the engine computes in where that is not the artifact's ("f32", "bf16"), for reports; else "".
+        remark: what else is unlike what one would expect, for reports ("without a CUDA graph, ..."); else "".
     """
 
     name: ClassVar[str]
@@ -58,6 +64,7 @@ class Runtime(ABC):
     threads: int | None
     batch: int | None
     precision_used: str = ""
+    remark: str = ""
 
     def __init__(self, artifact: Artifact, device: str, threads: int | None, batch: int | None) -> None:
         self.artifact, self.device, self.threads, self.batch = artifact, device, threads, batch
@@ -75,12 +82,14 @@ class Runtime(ABC):
 
     @classmethod
     @final
-    def open(cls, artifact: Artifact, *, device: str = "cpu", threads: int | None = None, batch: int | None = 1) -> Runtime:
+    def open(
+        cls, artifact: Artifact, *, device: str | None = None, threads: int | None = None, batch: int | None = 1
+    ) -> Runtime:
         """Loads an artifact on exactly the device that was asked for.
 
         Args:
             artifact: as `Bundle.select` gives it; its digest is checked first.
-            device: one of `status().devices`.
+            device: one of `status().devices`; None is the CPU, for an engine without it its first device.
             threads: for CPU engines; None leaves the engine's default.
             batch: number of crops per call that the engine is compiled for; None takes any.
 
@@ -94,6 +103,7 @@ class Runtime(ABC):
         status = cls.status()
         if not status.installed:
             raise BackendUnavailableError(f"{cls.name} cannot be used here: {status.reason} {status.extra}".strip())
+        device = status.default_device if device is None else device
         if device not in status.devices:
             raise DeviceUnavailableError(
                 f"{cls.name} {status.version or ''} has no device {device!r} here; it has {', '.join(status.devices)}. "

@@ -24,6 +24,7 @@ from lmedge.preprocess import crop_face
 from lmedge.reports import LatencyReport
 from lmedge.runtimes import find_runtime
 from lmedge.runtimes.checks import PlannedCheck, plan_checks
+from lmedge.runtimes.cuda_driver import probe_driver
 from lmedge.runtimes.landmarker import FaceLandmarker
 
 _WARM_UP = 30
@@ -38,6 +39,7 @@ _PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "openvino",
+    "cuda-bindings",
     "tensorrt",
     "torch",
 )
@@ -50,7 +52,7 @@ def bench(
     backends: Sequence[str] | None = None,
     precisions: Sequence[str] | None = None,
     *,
-    device: str = "cpu",
+    device: str | None = None,
     threads: int | None = None,
     iterations: int = 300,
     progress: Progress | None = None,
@@ -60,6 +62,7 @@ def bench(
     Args:
         backends: None takes every installed one that the bundle serves.
         precisions: None takes all; of several files for one precision, the one that `Bundle.select` gives is measured.
+        device: None is each engine's own default: the CPU, or its first device where it has no CPU.
         threads: of CPU engines; None leaves the engine's default.
         iterations: measured calls of each kind, after a warm-up.
         progress: called with (rows done, rows in all).
@@ -82,20 +85,26 @@ def bench(
 
 
 def describe_machine() -> dict[str, Any]:
-    """What figures were measured on: processor, cores, memory, system, Python, versions of engines. Plain data."""
+    """What figures were measured on: processor, cores, memory, system, Python, versions of engines. Plain data.
+
+    Where there is an NVIDIA driver, also "gpus", the names of its devices, and "cuda_driver", the newest CUDA it runs.
+    """
+    driver = probe_driver()
+    gpus = {"gpus": [gpu.name for gpu in driver.devices], "cuda_driver": driver.version} if driver.devices else {}
     return {
         "cpu": _cpu_model(),
         "arch": machine_arch(),
         "cores": os.cpu_count(),
         "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": _memory_gib(),
+        **gpus,
         "os": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
     }
 
 
-def _bench_one(bundle: Bundle, check: PlannedCheck, device: str, threads: int | None, iterations: int) -> LatencyReport:
+def _bench_one(bundle: Bundle, check: PlannedCheck, device: str | None, threads: int | None, iterations: int) -> LatencyReport:
     frame = np.random.default_rng(0).integers(0, 256, (*_FRAME_HW, 3), np.uint8)
     box = FaceBox(*_BOX_XYXY)
     with find_runtime(check.backend).open(check.artifact, device=device, threads=threads) as runtime:
@@ -119,6 +128,7 @@ def _bench_one(bundle: Bundle, check: PlannedCheck, device: str, threads: int | 
             engine_p99_ms=float(engine_p99),
             artifact=check.artifact.path,
             engine_precision=runtime.precision_used,
+            remark=runtime.remark,
         )
 
 

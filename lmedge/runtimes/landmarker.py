@@ -39,7 +39,7 @@ class FaceLandmarker:
         *,
         backend: str = "onnxruntime",
         precision: str = "fp32",
-        device: str = "cpu",
+        device: str | None = None,
         threads: int | None = None,
         dialect: str | None = None,
     ) -> FaceLandmarker:
@@ -49,7 +49,7 @@ class FaceLandmarker:
             bundle: an opened bundle or its folder.
             backend: one of `lmedge.runtimes.runtime_names()`.
             precision: "fp32", "fp16", "int8" or "fp16-int8", where the bundle has it.
-            device: "cpu", or what the backend's `status().devices` lists.
+            device: one of the backend's `status().devices`; None is the CPU, for an engine without it its first device.
             threads: of CPU engines; None leaves the engine's default.
             dialect: overrides which of several files of a precision is taken; see `Bundle.select`.
 

@@ -89,7 +89,7 @@ def self_test(
     precision: str = "fp32",
     *,
     dialect: str | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     threads: int | None = None,
     limits: GateLimits | None = None,
 ) -> ParityReport:

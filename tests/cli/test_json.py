@@ -63,7 +63,7 @@ def test_verify(bundle: Path) -> None:
 
 def test_doctor() -> None:
     document = lmedge("doctor", "--json").json
-    assert set(document) == {"lmedge", "machine", "engines"}
+    assert set(document) == {"lmedge", "machine", "engines", "tensorrt"}
     assert set(document["machine"]) >= MACHINE
     for engine in document["engines"].values():
         assert set(engine) == {"installed", "version", "devices", "reason", "extra"}

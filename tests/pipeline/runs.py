@@ -16,6 +16,7 @@ from lmedge.data.samples import FaceSample, is_validation
 from lmedge.data.sources import parse_source
 from lmedge.export.pack import VARIANTS, onnx_name, photo_digest
 from lmedge.pipeline import run_files, steps
+from lmedge.pipeline.engines import ENGINES, OPINION
 from lmedge.pipeline.lock import Lock
 from lmedge.pipeline.network import NetworkFacts
 from lmedge.pipeline.options import DataOptions, RunConfig
@@ -39,7 +40,7 @@ def finished_run(folder: Path) -> RunContext:
     # The network has learned nothing, so the gate on its error is open.
     config = RunConfig(name="tiny", data=DataOptions(sources=(source,), schema=SCHEMA.name), gates=GateLimits(max_nme=9.0))
     context = RunContext(folder, config, [parse_source(source, SCHEMA)], Lock(folder))
-    for stage in ("faces", "train", "export", "quantize", "parity", "evaluate", "bench"):
+    for stage in ("faces", "train", "export", "quantize", "parity", "evaluate", "bench", "engines"):
         (folder / stage).mkdir(parents=True)
     steps.index_faces(context, folder / "faces")
     _write_network(folder / "train")
@@ -63,6 +64,7 @@ def finished_run(folder: Path) -> RunContext:
         context.lock.record(stage, {"tool onnx": "1.2.3", "option x": "1"}, files)
     steps.evaluate_bundle(context, folder / "evaluate")
     write_latency(context, P50_MS)
+    write_engines(context)
     return context
 
 
@@ -103,6 +105,18 @@ def write_latency(context: RunContext, p50_ms: dict[str, float]) -> None:
         for name, p50 in p50_ms.items()
     ]
     _write(context.file("bench", run_files.LATENCY), {"machine": MACHINE, "rows": [row.to_json() for row in rows]})
+
+
+def write_engines(
+    context: RunContext,
+    state: str = "no target",
+    reason: str = "",
+    race: Mapping[str, object] | None = None,
+    opinions: Mapping[str, object] | None = None,
+) -> None:
+    """What became of TensorRT, and TensorRT-RTX's opinion of the files."""
+    _write(context.file("engines", ENGINES), {"state": state, "reason": reason, "race": race or {}})
+    _write(context.file("engines", OPINION), opinions or {})
 
 
 def _write_faces(folder: Path) -> Path:

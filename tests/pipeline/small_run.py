@@ -56,7 +56,7 @@ golden_int8_px = 50.0
 """
 # The same gates, for checks outside of a build.
 LIMITS = GateLimits(max_nme=9, int8_p99_px=50, int8_shift_px=50, int8_nme_loss=9, int8_group_loss=9, golden_int8_px=50)
-STAGES = ("faces", "train", "export", "quantize", "compile", "parity", "evaluate", "bench", "bundle", "report")
+STAGES = ("faces", "train", "export", "quantize", "compile", "parity", "evaluate", "bench", "engines", "bundle", "report")
 
 
 def write_config(folder: Path) -> Path:

@@ -39,9 +39,9 @@ ON_FACES = ("max_nme", "int8_nme_loss", "int8_group_loss")
 # One changed value of every setting, and the stages whose key it changes.
 SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("name", "other", {"bundle"}),
-    ("targets", ["onnxruntime"], {"compile", "parity", "evaluate", "bench", "bundle"}),
+    ("targets", ["onnxruntime"], {"compile", "parity", "evaluate", "bench", "engines", "bundle"}),
     ("targets", ["openvino"], {"parity", "evaluate"}),
-    ("targets", ["onnxruntime", "openvino", "tensorrt"], set()),
+    ("targets", ["onnxruntime", "openvino", "tensorrt"], {"engines"}),
     ("targets", ["openvino", "onnxruntime"], set()),
     ("init", "{folder}/init/best.pt", {"train"}),
     ("data.sources", ["synthetic:9"], {"faces"}),
@@ -96,6 +96,7 @@ TOOLS: dict[str, set[str]] = {
     "onnxslim": {"export", "bundle"},
     "onnxruntime": {"export", "quantize", "parity", "evaluate", "bench", "bundle"},
     "openvino": {"compile", "parity", "evaluate", "bench", "bundle"},
+    "tensorrt-rtx": {"engines"},
     "Jinja2": {"report"},
     "matplotlib": {"report"},
 }

@@ -1,4 +1,7 @@
-"""Every runtime behind the same fixtures; those whose engine is missing are skipped, unless LMEDGE_REQUIRE names it."""
+"""Every runtime behind the same fixtures; those whose engine is missing are skipped, unless LMEDGE_REQUIRE names it.
+
+TensorRT is played by a fake, once for each version that lmedge supports: its id is "tensorrt-10.3.0".
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,10 @@ from lmedge.runtimes import find_runtime
 from lmedge.runtimes.base import Runtime
 from lmedge.runtimes.fake import fake_bundle
 from tests import bundles, requirements
+from tests.tensorrt.api_names import VERSIONS
+from tests.tensorrt.engines import tiny_engine
+from tests.tensorrt.fake_gpu import FakeGpu
+from tests.tensorrt.fixtures import CUDA_OF, install
 
 OpenRuntime = Callable[..., Runtime]
 
@@ -28,15 +35,26 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return bundles.tiny_bundle(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="session", params=["fake", "onnxruntime", "openvino", "torch"])
-def backend(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if not find_runtime(name).status().installed:  # asked first: an adapter imports its engine without telemetry
-        requirements.require(name)
-    return name
+PLAYED = tuple(f"tensorrt-{version}" for version in VERSIONS)
 
 
-@pytest.fixture(scope="session")
+# For the module only: no other test shall find a GPU.
+@pytest.fixture(scope="module", params=["fake", "onnxruntime", "openvino", "torch", *PLAYED])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    name, _, version = request.param.partition("-")
+    with pytest.MonkeyPatch.context() as patch:
+        if version:
+            requirements.require("onnx", "onnxruntime")
+            gpu = FakeGpu(driver_version=CUDA_OF[version], runtime_version=CUDA_OF[version])
+            install(gpu, version, patch)
+        elif not find_runtime(name).status().installed:  # asked first: an adapter imports its engine without telemetry
+            requirements.require(name)
+        yield name
+        if version:
+            assert [*gpu.faults, *gpu.allocations] == []
+
+
+@pytest.fixture(scope="module")
 def artifact(backend: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """A network that the backend can open."""
     if backend == "fake":
@@ -44,6 +62,8 @@ def artifact(backend: str, request: pytest.FixtureRequest, tmp_path_factory: pyt
         return bundle.select("fake")
     if backend == "torch":
         return bundles.artifact_of(bundles.tiny_program(tmp_path_factory.mktemp("program")), format="torch")
+    if backend == "tensorrt":
+        return tiny_engine(tmp_path_factory.mktemp("engine"))
     return bundles.artifact_of(bundles.tiny_onnx(tmp_path_factory.mktemp("onnx")))
 
 

@@ -29,11 +29,16 @@ def answer(runtime: Runtime, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.flo
     return runtime.infer({"image": crops})["landmarks"]
 
 
-def test_status_names_a_version_and_the_cpu(backend: str) -> None:
+def test_status_names_a_version_and_the_devices(backend: str) -> None:
     status = find_runtime(backend).status()
     assert status.installed
     assert status.version
-    assert status.devices[0] == "cpu"
+    assert status.devices[0] == status.default_device == ("cuda" if backend == "tensorrt" else "cpu")
+
+
+def test_without_a_device_it_opens_on_its_default(open_runtime: OpenRuntime, backend: str) -> None:
+    default = find_runtime(backend).status().default_device
+    assert open_runtime().device == open_runtime(device=default).device == default
 
 
 def test_declared_specs_match_what_comes_out(open_runtime: OpenRuntime) -> None:
@@ -130,14 +135,11 @@ def test_closing_twice_is_fine_and_then_it_answers_no_more(open_runtime: OpenRun
         answer(runtime, ONE)
 
 
-@pytest.mark.parametrize("device", ["cuda", "gpu", "npu", "CPU", "cpu:1", ""])
-def test_a_device_that_is_not_here_is_an_error_never_another_device(
-    open_runtime: OpenRuntime, backend: str, device: str
-) -> None:
-    if device in find_runtime(backend).status().devices:
-        pytest.skip(f"{backend} has {device} here")
-    with pytest.raises(DeviceUnavailableError, match="has no device"):
-        open_runtime(device=device)
+def test_a_device_that_is_not_here_is_an_error_never_another_device(open_runtime: OpenRuntime, backend: str) -> None:
+    here = find_runtime(backend).status().devices
+    for device in {"cpu", "cuda", "gpu", "npu", "CPU", "cpu:1", "cuda:7", ""} - set(here):
+        with pytest.raises(DeviceUnavailableError, match=f"has no device '{device}'"):
+            open_runtime(device=device)
 
 
 @pytest.mark.parametrize("options", [{"threads": 0}, {"batch": 0}, {"threads": -1}])
@@ -147,7 +149,9 @@ def test_counts_below_one_are_refused(open_runtime: OpenRuntime, options: dict[s
 
 
 def copied(artifact: Artifact, folder: Path) -> Artifact:
-    shutil.copyfile(artifact.file, folder / artifact.path)
+    for path in (artifact.path, *(name for name, _ in artifact.companions)):
+        (folder / path).parent.mkdir(exist_ok=True)
+        shutil.copyfile(artifact.root / path, folder / path)
     return dataclasses.replace(artifact, root=folder)
 
 

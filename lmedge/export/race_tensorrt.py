@@ -1,0 +1,283 @@
+"""Every precision of a bundle as a TensorRT engine: compiled on this GPU, held to its gates, timed. The fastest is named.
+
+    compile_bundle(Bundle.open("bundle/"))      # on the device: engines go into the bundle
+
+Whether int8 is faster than fp16 depends on the GPU and the network, so all are tried and the clock decides.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lmedge.bundle import PRECISIONS, Artifact, Bundle, check_digest, install_artifacts, one_writer
+from lmedge.errors import BackendUnavailableError, BundleError, DigestMismatchError, InputError, LmedgeError
+from lmedge.export.compile_tensorrt import FOLDER, CompiledEngine, compile_engine, engine_stem, is_strongly_typed, machine_tag
+from lmedge.export.engine_options import EngineOptions
+from lmedge.export.race_outcome import RacedEngine, RaceOutcome
+from lmedge.reports import GateResult, ParityReport
+from lmedge.runtimes import find_runtime
+from lmedge.runtimes.bench import bench
+from lmedge.runtimes.engine_record import EngineRecord, record_path
+from lmedge.runtimes.gates import QUANTISED, GateLimits
+from lmedge.runtimes.golden import Golden
+from lmedge.runtimes.landmarker import FaceLandmarker
+from lmedge.runtimes.parity import GOLDEN, check_golden, compare
+from lmedge.runtimes.tensorrt_machine import EngineMachine, import_tensorrt, probe_tensorrt
+from lmedge.runtimes.tensorrt_plan import trusting_engine_code
+
+BACKEND, DEVICE = "tensorrt", "cuda"
+# An ONNX file that older TensorRT cannot hold: its scales are halves, which only strongly typed networks have.
+_NEEDS_STRONG_TYPING = "fp16-int8"
+_ITERATIONS = 300
+
+Progress = Callable[[int, int, str], None]
+
+
+def find_machine(device: str = DEVICE) -> EngineMachine:
+    """What engines built here are bound to.
+
+    Raises:
+        BackendUnavailableError: there is no GPU, or no TensorRT, with the step that failed.
+    """
+    probe = probe_tensorrt(device_index(device))
+    if probe.machine is None:
+        raise BackendUnavailableError(f"{probe.reason}. Step by step: lmedge doctor")
+    return probe.machine
+
+
+def device_index(device: str) -> int:
+    """ "cuda" → 0, "cuda:1" → 1.
+
+    Raises:
+        InputError: another kind of device.
+    """
+    kind, _, number = device.partition(":")
+    if kind != DEVICE or not (number or "0").isdecimal():
+        raise InputError(f"TensorRT engines are built on {DEVICE}, {DEVICE}:1 and so on; got {device!r}.")
+    return int(number or 0)
+
+
+def compile_bundle(
+    bundle: Bundle,
+    precisions: Sequence[str] | None = None,
+    *,
+    machine: EngineMachine | None = None,
+    options: EngineOptions | None = None,
+    device: str = DEVICE,
+    limits: GateLimits | None = None,
+    retime: bool = False,
+    iterations: int = _ITERATIONS,
+    progress: Progress | None = None,
+) -> RaceOutcome:
+    """Compiles a bundle's ONNX files on this machine and adds the engines that pass their gates to it.
+
+    Precisions that failed are in the outcome, not raised, and their engines are not kept. The bundle changes only at the end,
+    and after an error it is as it was.
+
+    Args:
+        precisions: None takes all that the bundle has.
+        machine: what `find_machine` found; None looks.
+        retime: leave the timing cache of the bundle aside and measure every kernel anew.
+        iterations: timed calls per engine.
+        progress: called with (steps done, steps in all, what).
+
+    Raises:
+        BackendUnavailableError: no GPU or no TensorRT here.
+        ExportError: TensorRT does not take a file, with all that its parser says.
+        BundleError: no such precision in the bundle, no golden vectors, or another process adds to it at this moment.
+        LmedgeError: the bundle cannot be written.
+    """
+    machine = machine or find_machine(device)
+    with one_writer(bundle.root), tempfile.TemporaryDirectory(prefix="lmedge-") as folder:
+        root = Path(folder)
+        if not retime:
+            _take_timings(bundle, machine, root)
+        outcome = race(
+            bundle,
+            root,
+            machine,
+            precisions,
+            options=options,
+            device=device,
+            limits=limits,
+            pin=not retime,
+            iterations=iterations,
+            progress=progress,
+        )
+        if outcome.kept:
+            proof = [report.to_json() for engine in outcome.kept for report in engine.parity]
+            artifacts = [engine.artifact for engine in outcome.kept]
+            install_artifacts(bundle, [*_with_new_timings(bundle, artifacts), *artifacts], proof)
+    return outcome
+
+
+def race(
+    bundle: Bundle,
+    folder: Path,
+    machine: EngineMachine,
+    precisions: Sequence[str] | None = None,
+    *,
+    options: EngineOptions | None = None,
+    device: str = DEVICE,
+    limits: GateLimits | None = None,
+    pin: bool = True,
+    iterations: int = _ITERATIONS,
+    progress: Progress | None = None,
+) -> RaceOutcome:
+    """Compiles, checks and times engines in `folder`; the bundle is only read. The arguments are those of `compile_bundle`.
+
+    Args:
+        machine: what `find_machine` found.
+        pin: where the bundle has the same engine and its timings lie in `folder`, build it from exactly these.
+    """
+    options, limits = options or EngineOptions(), limits or GateLimits()
+    golden = Golden.from_file(bundle.golden_file())
+    sources, left_out = _sources(bundle, precisions, machine)
+    timings = folder / timings_path(machine)
+    can_pin = pin and timings.is_file()
+    compiled: list[tuple[Artifact, CompiledEngine]] = []
+    for done, source in enumerate(sources):
+        if progress:
+            progress(done, 2 * len(sources), f"compiling {source.precision}")
+        pinned = can_pin and _was_built_before(bundle, source, machine, options)
+        made = compile_engine(
+            source,
+            folder / FOLDER,
+            machine=machine,
+            device=device_index(device),
+            options=options,
+            timing_cache=timings,
+            pinned=pinned,
+        )
+        compiled.append((source, made))
+        can_pin = can_pin and not made.notes  # it did not fit, and holds this engine's kernels alone now
+    # Only now is the timing cache complete, whose digest every engine's entry has.
+    contenders = [(_artifact(source, made, folder, timings), made) for source, made in compiled]
+    built = Bundle(folder, replace(bundle.manifest, artifacts=tuple(artifact for artifact, _ in contenders)))
+    engines: list[RacedEngine] = []
+    for done, (artifact, made) in enumerate(contenders, start=len(sources)):
+        if progress:
+            progress(done, 2 * len(sources), f"checking {artifact.precision}")
+        with trusting_engine_code():  # of engines that were built here, a moment ago
+            parity = _check(bundle, golden, artifact, made.record, device, limits)
+            latency = None
+            if all(report.passed for report in parity):
+                (latency,) = bench(built, [BACKEND], [artifact.precision], device=device, iterations=iterations)
+        remarks = (latency.remark,) if latency is not None and latency.remark else ()
+        engines.append(RacedEngine(artifact, parity, latency, made.layers, (*made.notes, *remarks)))
+    return RaceOutcome(machine, tuple(engines), tuple(left_out))
+
+
+def timings_path(machine: EngineMachine) -> str:
+    """Where a bundle keeps what was measured on machines of this kind: one file each, since TensorRT takes no other's."""
+    return f"{FOLDER}/timing.{machine_tag(machine)}.cache"
+
+
+def onnx_sources(bundle: Bundle) -> dict[str, Artifact]:
+    """Precision → the ONNX file that TensorRT takes for it: the portable dialect, not those for other processors."""
+    return {a.precision: a for a in bundle.manifest.artifacts if a.format == "onnx" and not a.dialect}
+
+
+def _sources(
+    bundle: Bundle, precisions: Sequence[str] | None, machine: EngineMachine
+) -> tuple[list[Artifact], list[tuple[str, str]]]:
+    """The files to compile, and the precisions without one."""
+    there = onnx_sources(bundle)
+    reasons = {precision: "the bundle has no such ONNX file" for precision in PRECISIONS if precision not in there}
+    if not is_strongly_typed(import_tensorrt()):
+        weak = f"TensorRT {machine.tensorrt} has no strongly typed networks, which its half-precision scales need"
+        reasons.setdefault(_NEEDS_STRONG_TYPING, weak)
+    for precision in precisions or ():
+        if precision in reasons:
+            raise BundleError(f"{bundle.root} cannot be compiled in {precision}: {reasons[precision]}.")
+    wanted = [precision for precision in PRECISIONS if precisions is None or precision in precisions]
+    left_out = [(precision, reasons[precision]) for precision in wanted if precision in reasons]
+    sources = [there[precision] for precision in wanted if precision not in reasons]
+    if not sources:
+        raise BundleError(f"{bundle.root} has no ONNX file to compile. Build it again: lmedge build --target tensorrt")
+    return sources, left_out
+
+
+def _artifact(source: Artifact, made: CompiledEngine, folder: Path, timings: Path) -> Artifact:
+    machine = made.record.machine
+    return Artifact.of_file(
+        made.plan,
+        folder,
+        [made.record_file, made.layers_file, timings],
+        format=BACKEND,
+        precision=source.precision,
+        inputs=source.inputs,
+        outputs=source.outputs,
+        made_from=source.sha256,
+        tool_versions={**source.tool_versions, BACKEND: machine.tensorrt},
+        serves={BACKEND: (machine.arch,)},
+        requires={
+            "tensorrt": machine.tensorrt,
+            "compute_capability": machine.compute_capability,
+            "os": machine.os,
+            "arch": machine.arch,
+        },
+    )
+
+
+def _check(
+    bundle: Bundle, golden: Golden, artifact: Artifact, record: EngineRecord, device: str, limits: GateLimits
+) -> tuple[ParityReport, ...]:
+    """The golden self-test, then the recorded answers of PyTorch at every batch that the engine is tuned for."""
+    quantised = artifact.precision in QUANTISED
+    reports = []
+    for batch in sorted({1, record.profile.usual, record.profile.most}):
+        with find_runtime(BACKEND).open(artifact, device=device, batch=batch) as runtime:
+            if batch == 1:
+                reports.append(check_golden(FaceLandmarker(bundle, runtime), limits))
+            if batch == 1 and quantised:
+                continue  # the self-test holds int8 to the limit for drawn faces already
+            schema = bundle.manifest.schema
+            report = compare(runtime, golden.crops, golden.fractions, schema=schema, limits=limits, reference=GOLDEN)
+            if quantised:
+                limit = limits.golden_px(artifact.precision)
+                report = replace(report, gates=(GateResult("golden_network", report.max_px, limit, "px"),))
+            reports.append(replace(report, reference=f"{GOLDEN}, batch {batch}"))
+    return tuple(reports)
+
+
+def _was_built_before(bundle: Bundle, source: Artifact, machine: EngineMachine, options: EngineOptions) -> bool:
+    """Whether the bundle has an engine of this file, machine and options, so that its timing cache holds every kernel of it."""
+    path = f"{FOLDER}/{engine_stem(source.precision, machine)}.engine"
+    if not any((a.path, a.made_from) == (path, source.sha256) for a in bundle.manifest.artifacts):
+        return False
+    try:
+        record = EngineRecord.read(bundle.root / record_path(path))
+    except LmedgeError:
+        return False
+    return record.machine == machine and options.made(record)
+
+
+def _take_timings(bundle: Bundle, machine: EngineMachine, root: Path) -> None:
+    """Copies the bundle's timing cache, where it is the one of the manifest."""
+    path = timings_path(machine)
+    for artifact in bundle.manifest.artifacts:
+        if path in dict(artifact.companions):
+            try:
+                check_digest(replace(artifact, path=path, sha256=dict(artifact.companions)[path], companions=()))
+            except DigestMismatchError:
+                return  # damaged: kernels are measured anew, and the file is replaced
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.root / path, root / path)
+            return
+
+
+def _with_new_timings(bundle: Bundle, added: Sequence[Artifact]) -> list[Artifact]:
+    """Engines that stay in the bundle and share the timing cache of the added ones, with the digest it has now."""
+    new = dict(added[0].companions)
+    shared = next(path for path in new if path.endswith(".cache"))
+    paths = {artifact.path for artifact in added}
+    return [
+        replace(artifact, companions=tuple((path, new[path] if path == shared else sha) for path, sha in artifact.companions))
+        for artifact in bundle.manifest.artifacts
+        if artifact.path not in paths and shared in dict(artifact.companions)
+    ]
