@@ -76,9 +76,18 @@ class Bundle:
         return [a for a in self.manifest.artifacts if {here, ANY_ARCH} & set(a.serves.get(backend, ()))]
 
     def select(self, backend: str, precision: str = "fp32", *, dialect: str | None = None, arch: str | None = None) -> Artifact:
-        """The artifact that answers `precision` on `backend` on this machine.
+        """The artifact that answers `precision` on `backend` on this architecture: the last of `matching`.
 
-        The manifest's `serves` decides, and of several the last: packers write the more specific after the more general.
+        Which of several engines was built for this very machine only their runtime knows: `lmedge.runtimes.checks.select_here`.
+        """
+        return self.matching(backend, precision, dialect=dialect, arch=arch)[-1]
+
+    def matching(
+        self, backend: str, precision: str = "fp32", *, dialect: str | None = None, arch: str | None = None
+    ) -> list[Artifact]:
+        """The artifacts that answer `precision` on `backend`, at least one; the manifest's `serves` decides.
+
+        They are in the manifest's order: packers write the more specific after the more general, so the last is to be taken.
 
         Args:
             dialect: overrides the choice ("" is the portable file, "x86" the unsigned one).
@@ -100,7 +109,7 @@ class Bundle:
                 f"{self.root} has no {wanted} for {backend} on {arch or machine_arch()}; "
                 f"it has {', '.join(there) or 'nothing'}."
             )
-        return fitting[-1]
+        return fitting
 
 
 def write_bundle(folder: Path, manifest: Manifest, golden: bytes | None = None) -> Bundle:

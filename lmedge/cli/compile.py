@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmedge.cli.build import CONFIG_COPY, TargetOption, context_of, finish, run_until
-from lmedge.cli.console import note, number, print_json, print_table, progress_bar, say
+from lmedge.cli.console import note, number, print_error, print_json, print_table, progress_bar, say
 from lmedge.cli.options import JsonOption, PrecisionsOption, SetOption
 from lmedge.errors import BackendUnavailableError, InputError
 
@@ -69,7 +69,8 @@ def compile_(
 ) -> None:
     """Compile a bundle for the GPU of this machine: every precision raced, checked against golden answers, the fastest named.
 
-    On a run folder, the stage of a build: OpenVINO IRs, and TensorRT engines where there is a GPU. Exit 3 if a gate fails.
+    On a run folder, the stage of a build: OpenVINO IRs, and TensorRT engines where there is a GPU. Exit 3 if a gate fails,
+    1 if a precision came to no engine; the others are kept.
     """
     options = {
         "--precision": precision,
@@ -157,13 +158,15 @@ def _compile_bundle(path: Path, device: str, given: dict[str, Any], as_json: boo
 
 
 def _finish_bundle(bundle: Path, outcome: RaceOutcome, as_json: bool) -> None:
+    from lmedge.export.race_outcome import unbuilt
     from lmedge.runtimes.parity import require
 
     if as_json:
         print_json({"bundle": str(bundle), **outcome.to_json()})
     else:
         columns = ["precision", "int8 layers", "p50 ms", "p99 ms", "engine p50", "max px", "gates", "file"]
-        print_table("Engines: latency of one face, copies included", columns, [_row(engine) for engine in outcome.engines])
+        rows = [*map(_row, outcome.engines), *([failed.precision, *"–––––", "NOT BUILT", "–"] for failed in outcome.failed)]
+        print_table("Engines: latency of one face, copies included", columns, rows)
         for precision, reason in outcome.left_out:
             say(f"{precision}: not compiled, {reason}.")
         for engine in outcome.engines:
@@ -171,7 +174,12 @@ def _finish_bundle(bundle: Path, outcome: RaceOutcome, as_json: bool) -> None:
                 say(f"{engine.precision}: {text}")
         if outcome.fastest is not None and outcome.fastest.latency is not None:
             say(f"Fastest: {outcome.fastest.precision}, {number(outcome.fastest.latency.p50_ms, 3)} ms (median of one face)")
+    no_engine = unbuilt(outcome.failed)
+    if no_engine and not all(report.passed for report in outcome.parity):
+        print_error(no_engine)  # the failed gate decides the exit code, and both are told
     require(outcome.parity)
+    if no_engine:
+        raise no_engine
 
 
 def _row(engine: RacedEngine) -> list[str]:

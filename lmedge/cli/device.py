@@ -83,12 +83,14 @@ def bench(
     from lmedge.runtimes import find_runtime
     from lmedge.runtimes.bench import bench as run_bench
     from lmedge.runtimes.bench import describe_machine
+    from lmedge.runtimes.checks import plan_checks
 
     for name in backend or ():
         find_runtime(name)  # a name that no engine has is told as such, not as missing from the bundle
+    opened = Bundle.open(bundle)
     with progress_bar() as progress:
         rows = run_bench(
-            Bundle.open(bundle),
+            opened,
             backend,
             precision,
             device=device,
@@ -96,6 +98,8 @@ def bench(
             iterations=iterations,
             progress=lambda done, total: progress(done, total, "measuring"),
         )
+    for skipped in plan_checks(opened, backend, precision, device=device)[1]:
+        note(f"NOT MEASURED  {skipped.backend}: {skipped.reason}")
     machine = describe_machine()
     if as_json:
         print_json([{**row.to_json(), "machine": machine} for row in rows])

@@ -19,11 +19,10 @@ from lmedge.export.engine_layers import EngineLayers, read_layers
 from lmedge.export.engine_options import STRONGLY_TYPED, EngineOptions
 from lmedge.runtimes.cuda_memory import CudaSession
 from lmedge.runtimes.engine_record import BatchProfile, EngineRecord, record_path
-from lmedge.runtimes.tensorrt_machine import EngineLog, EngineMachine, import_tensorrt, version_numbers
+from lmedge.runtimes.tensorrt_log import EngineLog
+from lmedge.runtimes.tensorrt_machine import EngineMachine, import_tensorrt, version_numbers
 
 FOLDER = "tensorrt"
-# The option of `lmedge compile` that leaves the timings in a bundle aside.
-RETIME = "--retime"
 
 _MIB = 1 << 20
 # TensorRT 8.6 only: which types it may compute a file of each precision in, beside fp32.
@@ -31,6 +30,7 @@ _LEGACY_FLAGS = {"fp32": (), "fp16": ("FP16",), "int8": ("INT8",), "fp16-int8": 
 # The parser goes on after this and reads unsigned values as signed ones, which is another network than the file holds.
 _MISREAD = "INT8 instead"
 _SHOWN_CHARACTERS = 400
+_NOT_PINNED = "The build from the timing cache alone failed, so what was not in it was measured."
 _DEFAULTS = EngineOptions()
 
 
@@ -41,7 +41,7 @@ class CompiledEngine:
     Attributes:
         plan, record_file, layers_file: in one folder.
         layers: the inspector's JSON, summed up.
-        notes: what the user should know, e.g. that a timing cache did not fit.
+        notes: what the user should know, e.g. that a timing cache did not fit or did not have every kernel.
     """
 
     plan: Path
@@ -89,8 +89,8 @@ def compile_engine(
         machine: what `probe_tensorrt` found. Only call this when it found something: TensorRT ends the process without a GPU.
         device: index of the GPU.
         timing_cache: a file of measured kernels, read where it exists and written with what was measured besides.
-        pinned: the cache already holds every kernel of this engine, so that the build must measure nothing. With it the same
-            file gives the same kernels again.
+        pinned: the cache already holds every kernel of this engine, so that the build should measure nothing. With it the same
+            file gives the same kernels again. Where TensorRT misses one all the same, it measures, and a note says so.
 
     Raises:
         ExportError: TensorRT does not take the file (with every reason and node that its parser names), or builds no engine.
@@ -101,7 +101,7 @@ def compile_engine(
     trt: Any = import_tensorrt()
     with _current_device(device):
         build = _Build(trt, source)
-        notes = build.configure(options, timing_cache, pinned)
+        build.configure(options, timing_cache, pinned)
         plan = build.plan()
         inspected = build.inspect(plan, options)
         timings = build.timings() if timing_cache is not None else b""
@@ -129,7 +129,7 @@ def compile_engine(
     # Last: a record that is there has its plan.
     record_file = plan_file.with_name(record_path(plan_file.name))
     record.write(record_file)
-    return CompiledEngine(plan_file, record_file, layers_file, record, layers, notes)
+    return CompiledEngine(plan_file, record_file, layers_file, record, layers, tuple(build.notes))
 
 
 @contextmanager
@@ -149,6 +149,7 @@ class _Build:
     def __init__(self, trt: Any, source: Artifact) -> None:
         self.trt, self.source = trt, source
         self.pinned = False
+        self.notes: list[str] = []  # what did not go as wished
         self.log = EngineLog(trt)
         self.builder = trt.Builder(self.log.logger)
         flags = trt.NetworkDefinitionCreationFlag
@@ -171,8 +172,7 @@ class _Build:
     def _said(self) -> list[str]:
         return [line[:_SHOWN_CHARACTERS] for line in dict.fromkeys(self.log.lines)]
 
-    def configure(self, options: EngineOptions, timing_cache: Path | None, pinned: bool) -> tuple[str, ...]:
-        """Sets up the build; the notes are what did not go as wished."""
+    def configure(self, options: EngineOptions, timing_cache: Path | None, pinned: bool) -> None:
         trt, config = self.trt, self.config
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * _MIB)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -188,7 +188,8 @@ class _Build:
         if options.optimisation_level is not None:
             config.builder_optimization_level = options.optimisation_level
         self._add_profile(options.batch)
-        return () if timing_cache is None else self._attach_timings(timing_cache, pinned)
+        if timing_cache is not None:
+            self._attach_timings(timing_cache, pinned)
 
     def _configure_legacy(self) -> None:
         """TensorRT 8.6: allows the types of the file, and only kernels that later versions have too, not cuBLAS and cuDNN."""
@@ -217,7 +218,7 @@ class _Build:
         if self.config.add_optimization_profile(profile) < 0:
             raise self._failed(f"takes no batch of {batch}")
 
-    def _attach_timings(self, file: Path, pinned: bool) -> tuple[str, ...]:
+    def _attach_timings(self, file: Path, pinned: bool) -> None:
         """Gives the build what was measured before. From its first build on a cache is editable where TensorRT has that, since
         its keys are others then."""
         flags, known = self.trt.BuilderFlag, file.read_bytes() if file.is_file() else b""
@@ -231,12 +232,18 @@ class _Build:
             self.pinned = pinned and hasattr(flags, "ERROR_ON_TIMING_CACHE_MISS")
             if self.pinned:
                 self.config.set_flag(flags.ERROR_ON_TIMING_CACHE_MISS)
-            return ()
+            return
         self.config.set_timing_cache(empty, ignore_mismatch=False)
-        return (f"{file.name} is of another TensorRT or GPU, or damaged: all kernels were measured anew.",) if known else ()
+        if known:
+            self.notes.append(f"{file.name} is of another TensorRT or GPU, or damaged: all kernels were measured anew.")
 
     def plan(self) -> bytes:
         made = self.builder.build_serialized_network(self.network, self.config)
+        if made is None and self.pinned:
+            # A kernel that is not in the cache after all is measured: an engine with other kernels is better than none.
+            self.config.clear_flag(self.trt.BuilderFlag.ERROR_ON_TIMING_CACHE_MISS)
+            self.notes.append(f"{_NOT_PINNED} TensorRT said: {self.log.tail or 'nothing'}")
+            made = self.builder.build_serialized_network(self.network, self.config)
         if made is None:
             raise self._failed("builds no engine")
         return bytes(made)
@@ -254,7 +261,11 @@ class _Build:
         if engine is None:
             raise self._failed("does not open the engine that it built")
         inspector = engine.create_engine_inspector()
-        return str(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
+        if inspector is None:
+            raise self._failed("tells no layers of the engine that it built")
+        told = str(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
+        del inspector  # older bindings do not keep the engine alive for it, so it goes first
+        return told
 
     def _refused(self, problems: list[str]) -> ExportError:
         listed = "\n".join(f"  {problem}" for problem in problems)
@@ -264,9 +275,8 @@ class _Build:
         )
 
     def _failed(self, what: str) -> ExportError:
-        hint = f"\nIts kernels were taken from the bundle's timing cache. To measure them anew: {RETIME}" if self.pinned else ""
         return ExportError(
-            f"TensorRT {self.trt.__version__} {what} for {self.source.path}. It said: {self.log.tail or 'nothing'}{hint}"
+            f"TensorRT {self.trt.__version__} {what} for {self.source.path}. It said: {self.log.tail or 'nothing'}"
         )
 
 

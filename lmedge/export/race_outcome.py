@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lmedge.bundle import Artifact
+from lmedge.errors import ExportError
 from lmedge.export.engine_layers import EngineLayers
 from lmedge.reports import LatencyReport, ParityReport
 from lmedge.runtimes.tensorrt_machine import EngineMachine
@@ -50,18 +52,43 @@ class RacedEngine:
 
 
 @dataclass(frozen=True)
+class FailedEngine:
+    """A precision that came to no engine.
+
+    Attributes:
+        reason: all that TensorRT said: every node that its parser names, or its last words.
+    """
+
+    precision: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"precision": self.precision, "reason": self.reason}
+
+
+def unbuilt(failed: Sequence[FailedEngine]) -> ExportError | None:
+    """The error that a command ends with where other precisions were built; None where nothing failed."""
+    if not failed:
+        return None
+    named = ", ".join(engine.precision for engine in failed)
+    return ExportError("\n".join([f"No TensorRT engine for {named}; the others were built.", *(f.reason for f in failed)]))
+
+
+@dataclass(frozen=True)
 class RaceOutcome:
     """What came of a race.
 
     Attributes:
         machine: where the engines were built.
-        engines: one per precision that was compiled, passed or not.
+        engines: one per precision that came to an engine, its gates passed or not; never empty.
         left_out: (precision, why it was not compiled).
+        failed: precisions that TensorRT refused or could not build, or whose engine it does not open.
     """
 
     machine: EngineMachine
     engines: tuple[RacedEngine, ...]
     left_out: tuple[tuple[str, str], ...] = ()
+    failed: tuple[FailedEngine, ...] = ()
 
     @property
     def kept(self) -> tuple[RacedEngine, ...]:
@@ -73,7 +100,7 @@ class RaceOutcome:
 
     @property
     def passed(self) -> bool:
-        return bool(self.engines) and len(self.kept) == len(self.engines)
+        return bool(self.engines) and len(self.kept) == len(self.engines) and not self.failed
 
     @property
     def fastest(self) -> RacedEngine | None:
@@ -86,6 +113,7 @@ class RaceOutcome:
             "machine": self.machine.to_json(),
             "engines": [engine.to_json() for engine in self.engines],
             "left_out": [{"precision": precision, "reason": reason} for precision, reason in self.left_out],
+            "failed": [engine.to_json() for engine in self.failed],
             "fastest": None if self.fastest is None else self.fastest.precision,
             "passed": self.passed,
         }

@@ -7,21 +7,21 @@ Whether int8 is faster than fp16 depends on the GPU and the network, so all are 
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lmedge.bundle import PRECISIONS, Artifact, Bundle, check_digest, install_artifacts, one_writer
-from lmedge.errors import BackendUnavailableError, BundleError, DigestMismatchError, InputError, LmedgeError
-from lmedge.export.compile_tensorrt import FOLDER, CompiledEngine, compile_engine, engine_stem, is_strongly_typed, machine_tag
+from lmedge.bundle import PRECISIONS, Artifact, Bundle, install_artifacts, one_writer
+from lmedge.errors import BackendUnavailableError, BundleError, BundleFormatError, ExportError, InputError, LmedgeError
+from lmedge.export.compile_tensorrt import FOLDER, CompiledEngine, compile_engine, is_strongly_typed
 from lmedge.export.engine_options import EngineOptions
-from lmedge.export.race_outcome import RacedEngine, RaceOutcome
+from lmedge.export.kept_timings import take_timings, timings_path, was_built_before, with_new_timings
+from lmedge.export.race_outcome import FailedEngine, RacedEngine, RaceOutcome
 from lmedge.reports import GateResult, ParityReport
 from lmedge.runtimes import find_runtime
 from lmedge.runtimes.bench import bench
-from lmedge.runtimes.engine_record import EngineRecord, record_path
+from lmedge.runtimes.engine_record import EngineRecord
 from lmedge.runtimes.gates import QUANTISED, GateLimits
 from lmedge.runtimes.golden import Golden
 from lmedge.runtimes.landmarker import FaceLandmarker
@@ -75,8 +75,8 @@ def compile_bundle(
 ) -> RaceOutcome:
     """Compiles a bundle's ONNX files on this machine and adds the engines that pass their gates to it.
 
-    Precisions that failed are in the outcome, not raised, and their engines are not kept. The bundle changes only at the end,
-    and after an error it is as it was.
+    Precisions that failed, a gate or before, are in the outcome and not raised; their engines are not kept. The bundle changes
+    only at the end, and after an error it is as it was.
 
     Args:
         precisions: None takes all that the bundle has.
@@ -87,15 +87,16 @@ def compile_bundle(
 
     Raises:
         BackendUnavailableError: no GPU or no TensorRT here.
-        ExportError: TensorRT does not take a file, with all that its parser says.
+        ExportError: TensorRT builds no engine of any of the files, with all that its parser says of each.
         BundleError: no such precision in the bundle, no golden vectors, or another process adds to it at this moment.
         LmedgeError: the bundle cannot be written.
     """
     machine = machine or find_machine(device)
     with one_writer(bundle.root), tempfile.TemporaryDirectory(prefix="lmedge-") as folder:
-        root = Path(folder)
+        # What another process added before this one had the lock must stay.
+        bundle, root = Bundle.open(bundle.root), Path(folder)
         if not retime:
-            _take_timings(bundle, machine, root)
+            take_timings(bundle, machine, root)
         outcome = race(
             bundle,
             root,
@@ -111,7 +112,7 @@ def compile_bundle(
         if outcome.kept:
             proof = [report.to_json() for engine in outcome.kept for report in engine.parity]
             artifacts = [engine.artifact for engine in outcome.kept]
-            install_artifacts(bundle, [*_with_new_timings(bundle, artifacts), *artifacts], proof)
+            install_artifacts(bundle, [*with_new_timings(bundle, artifacts), *artifacts], proof)
     return outcome
 
 
@@ -133,6 +134,9 @@ def race(
     Args:
         machine: what `find_machine` found.
         pin: where the bundle has the same engine and its timings lie in `folder`, build it from exactly these.
+
+    Raises:
+        LmedgeError: as `compile_bundle`.
     """
     options, limits = options or EngineOptions(), limits or GateLimits()
     golden = Golden.from_file(bundle.golden_file())
@@ -140,21 +144,26 @@ def race(
     timings = folder / timings_path(machine)
     can_pin = pin and timings.is_file()
     compiled: list[tuple[Artifact, CompiledEngine]] = []
+    failures: dict[str, LmedgeError] = {}
     for done, source in enumerate(sources):
         if progress:
             progress(done, 2 * len(sources), f"compiling {source.precision}")
-        pinned = can_pin and _was_built_before(bundle, source, machine, options)
-        made = compile_engine(
-            source,
-            folder / FOLDER,
-            machine=machine,
-            device=device_index(device),
-            options=options,
-            timing_cache=timings,
-            pinned=pinned,
-        )
+        pinned = can_pin and was_built_before(bundle, source, machine, options)
+        try:
+            made = compile_engine(
+                source,
+                folder / FOLDER,
+                machine=machine,
+                device=device_index(device),
+                options=options,
+                timing_cache=timings,
+                pinned=pinned,
+            )
+        except ExportError as error:
+            failures[source.precision] = error
+            continue
         compiled.append((source, made))
-        can_pin = can_pin and not made.notes  # it did not fit, and holds this engine's kernels alone now
+        can_pin = can_pin and not made.notes  # the cache is another now than the engines of the bundle were made from
     # Only now is the timing cache complete, whose digest every engine's entry has.
     contenders = [(_artifact(source, made, folder, timings), made) for source, made in compiled]
     built = Bundle(folder, replace(bundle.manifest, artifacts=tuple(artifact for artifact, _ in contenders)))
@@ -162,19 +171,22 @@ def race(
     for done, (artifact, made) in enumerate(contenders, start=len(sources)):
         if progress:
             progress(done, 2 * len(sources), f"checking {artifact.precision}")
-        with trusting_engine_code():  # of engines that were built here, a moment ago
-            parity = _check(bundle, golden, artifact, made.record, device, limits)
-            latency = None
-            if all(report.passed for report in parity):
-                (latency,) = bench(built, [BACKEND], [artifact.precision], device=device, iterations=iterations)
+        latency = None
+        try:
+            with trusting_engine_code(bundle.root):  # of engines that were built here, a moment ago
+                parity = _check(bundle, golden, artifact, made.record, device, limits)
+                if all(report.passed for report in parity):
+                    (latency,) = bench(built, [BACKEND], [artifact.precision], device=device, iterations=iterations)
+        except BundleFormatError as error:  # TensorRT does not open what it built
+            failures[artifact.precision] = error
+            continue
         remarks = (latency.remark,) if latency is not None and latency.remark else ()
         engines.append(RacedEngine(artifact, parity, latency, made.layers, (*made.notes, *remarks)))
-    return RaceOutcome(machine, tuple(engines), tuple(left_out))
-
-
-def timings_path(machine: EngineMachine) -> str:
-    """Where a bundle keeps what was measured on machines of this kind: one file each, since TensorRT takes no other's."""
-    return f"{FOLDER}/timing.{machine_tag(machine)}.cache"
+    failures = {source.precision: failures[source.precision] for source in sources if source.precision in failures}
+    if not engines:
+        raise _none_built(list(failures.values()))
+    failed = tuple(FailedEngine(precision, str(error)) for precision, error in failures.items())
+    return RaceOutcome(machine, tuple(engines), tuple(left_out), failed)
 
 
 def onnx_sources(bundle: Bundle) -> dict[str, Artifact]:
@@ -200,6 +212,11 @@ def _sources(
     if not sources:
         raise BundleError(f"{bundle.root} has no ONNX file to compile. Build it again: lmedge build --target tensorrt")
     return sources, left_out
+
+
+def _none_built(errors: Sequence[LmedgeError]) -> LmedgeError:
+    messages = dict.fromkeys(map(str, errors))  # an option that this TensorRT has not is told once
+    return errors[0] if len(messages) == 1 else ExportError("\n".join(messages))
 
 
 def _artifact(source: Artifact, made: CompiledEngine, folder: Path, timings: Path) -> Artifact:
@@ -243,41 +260,3 @@ def _check(
                 report = replace(report, gates=(GateResult("golden_network", report.max_px, limit, "px"),))
             reports.append(replace(report, reference=f"{GOLDEN}, batch {batch}"))
     return tuple(reports)
-
-
-def _was_built_before(bundle: Bundle, source: Artifact, machine: EngineMachine, options: EngineOptions) -> bool:
-    """Whether the bundle has an engine of this file, machine and options, so that its timing cache holds every kernel of it."""
-    path = f"{FOLDER}/{engine_stem(source.precision, machine)}.engine"
-    if not any((a.path, a.made_from) == (path, source.sha256) for a in bundle.manifest.artifacts):
-        return False
-    try:
-        record = EngineRecord.read(bundle.root / record_path(path))
-    except LmedgeError:
-        return False
-    return record.machine == machine and options.made(record)
-
-
-def _take_timings(bundle: Bundle, machine: EngineMachine, root: Path) -> None:
-    """Copies the bundle's timing cache, where it is the one of the manifest."""
-    path = timings_path(machine)
-    for artifact in bundle.manifest.artifacts:
-        if path in dict(artifact.companions):
-            try:
-                check_digest(replace(artifact, path=path, sha256=dict(artifact.companions)[path], companions=()))
-            except DigestMismatchError:
-                return  # damaged: kernels are measured anew, and the file is replaced
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle.root / path, root / path)
-            return
-
-
-def _with_new_timings(bundle: Bundle, added: Sequence[Artifact]) -> list[Artifact]:
-    """Engines that stay in the bundle and share the timing cache of the added ones, with the digest it has now."""
-    new = dict(added[0].companions)
-    shared = next(path for path in new if path.endswith(".cache"))
-    paths = {artifact.path for artifact in added}
-    return [
-        replace(artifact, companions=tuple((path, new[path] if path == shared else sha) for path, sha in artifact.companions))
-        for artifact in bundle.manifest.artifacts
-        if artifact.path not in paths and shared in dict(artifact.companions)
-    ]

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmedge.bundle import Artifact, Bundle, file_digest
-from lmedge.errors import BackendUnavailableError, BundleError, ExportError
+from lmedge.errors import BackendUnavailableError, LmedgeError
 from lmedge.export.check_tensorrt import is_installed, parse_and_build
 from lmedge.export.compile_tensorrt import FOLDER
-from lmedge.export.race_tensorrt import find_machine, onnx_sources, race, timings_path
+from lmedge.export.kept_timings import timings_path
+from lmedge.export.race_outcome import FailedEngine
+from lmedge.export.race_tensorrt import find_machine, onnx_sources, race
 from lmedge.pipeline import run_files
 from lmedge.pipeline.stages import RunContext
 from lmedge.reports import ParityReport
@@ -33,7 +35,8 @@ class EnginesFound:
     """What the stage left.
 
     Attributes:
-        state: "unavailable": no GPU or no TensorRT; "refused": TensorRT does not take a file; "raced": engines were built.
+        state: "unavailable": no GPU, no TensorRT, or no memory left; "refused": no engine for another reason; "raced": engines
+            were built.
         reason: of the two in the middle.
         race: as `RaceOutcome.to_json` writes it; empty where none was run.
         opinions: ONNX file → TensorRT-RTX's verdict; empty where it is not installed.
@@ -48,6 +51,11 @@ class EnginesFound:
     def parity(self) -> list[ParityReport]:
         """The gates of every engine, passed or not."""
         return [ParityReport.from_json(report) for engine in self.race.get("engines", ()) for report in engine["parity"]]
+
+    @property
+    def failed(self) -> list[FailedEngine]:
+        """The precisions that came to no engine while others did."""
+        return [FailedEngine(entry["precision"], entry["reason"]) for entry in self.race.get("failed", ())]
 
 
 def build_engines(context: RunContext, folder: Path) -> None:
@@ -84,6 +92,17 @@ def machine_text(context: RunContext) -> str:
         return ""
     probe = probe_tensorrt(start=False)
     return probe.reason if probe.machine is None else json.dumps(probe.machine.to_json(), sort_keys=True)
+
+
+def reason_to_try_again(context: RunContext) -> str:
+    """Why the stage runs though nothing changed: what failed on a GPU may have been for want of memory, and a Builder that did
+    not start may start now. "" where that would change nothing."""
+    if TARGET not in context.config.targets or probe_tensorrt(start=False).machine is None:
+        return ""
+    found = read_engines(context)
+    if found.state in ("unavailable", "refused"):
+        return "no TensorRT engine was built"
+    return f"TensorRT built no engine for {', '.join(failed.precision for failed in found.failed)}" if found.failed else ""
 
 
 def plan_note(context: RunContext) -> str:
@@ -129,9 +148,9 @@ def _compile(context: RunContext, bundle: Bundle, folder: Path) -> dict[str, Any
             iterations=config.bench.iterations,
             progress=context.progress,
         )
-    except (ExportError, BundleError) as error:
+    except LmedgeError as error:  # the bundle gets everything else, and `failure` tells this one at the end
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
-        return _found("refused", str(error))
+        return _found("unavailable" if isinstance(error, BackendUnavailableError) else "refused", str(error))
     return _found("raced", race=outcome.to_json())
 
 

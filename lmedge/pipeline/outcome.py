@@ -6,6 +6,7 @@ from lmedge.bundle import MANIFEST
 from lmedge.calibration.report import LOSS_GATE, TIME_GATE, bound_failures
 from lmedge.errors import AccuracyError, BackendUnavailableError, ExportError, LmedgeError, ParityError
 from lmedge.export.pack import VARIANTS, onnx_name
+from lmedge.export.race_outcome import unbuilt
 from lmedge.pipeline import run_files
 from lmedge.pipeline.engines import TARGET, read_engines
 from lmedge.pipeline.stages import RunContext
@@ -31,11 +32,13 @@ def failure(context: RunContext) -> LmedgeError | None:
         require([*parity, *accuracy])
     except ParityError as error:
         broken = {gate.gate for report in (*parity, *accuracy) for gate in report.gates if not gate.passed}
-        text = "\n".join([f"Files that failed a gate stay out of the bundle:\n{error}", *_advice(context, broken)])
+        besides = unbuilt(engines.failed)
+        lines = [f"Files that failed a gate stay out of the bundle:\n{error}", *_advice(context, broken)]
+        text = "\n".join([*lines, *([str(besides)] if besides else [])])
         return AccuracyError(text) if all(report.passed for report in parity) else ParityError(text)
     if engines.state == "refused":
         return ExportError(f"No TensorRT engine was built; the bundle has everything else. {engines.reason}")
-    return None if engines.state != "unavailable" else _no_gpu(context, engines.reason)
+    return _no_gpu(context, engines.reason) if engines.state == "unavailable" else unbuilt(engines.failed)
 
 
 def missed_bounds(context: RunContext) -> LmedgeError | None:

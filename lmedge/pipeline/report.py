@@ -195,6 +195,7 @@ def _tensorrt(engines: EnginesFound) -> dict[str, Any] | None:
         "engines": engines.race.get("engines", []),
         "fastest": engines.race.get("fastest"),
         "left_out": engines.race.get("left_out", []),
+        "failed": engines.failed,
         "opinions": engines.opinions,
         "extra": EXTRA,
     }

@@ -148,6 +148,7 @@ STAGES: tuple[Stage, ...] = (
         _engine_options,
         ("tensorrt-rtx",),
         note=engines.plan_note,
+        again=engines.reason_to_try_again,
     ),
     Stage(
         "bundle",

@@ -51,6 +51,7 @@ class Stage:
         machine: whether the result belongs to this machine.
         resumes: whether an interrupted run's files are worth keeping.
         note: what to say of it in a plan besides whether it runs.
+        again: why it runs although nothing changed, "" where it does not; asked only of a stage that is there whole.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Stage:
     machine: bool = False
     resumes: bool = False
     note: Callable[[RunContext], str] = field(default=lambda context: "")
+    again: Callable[[RunContext], str] = field(default=lambda context: "")
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def plan(context: RunContext, stages: Sequence[Stage]) -> list[PlannedStage]:
         if behind:
             reason: str | None = f"it reads what {', '.join(n for n in (s.name for s in stages) if n in behind)} will make"
         else:
-            reason = context.lock.reason_to_run(stage.name, components_of(context, stage))
+            reason = _reason_to_run(context, stage, components_of(context, stage))
         if reason is not None:
             running.add(stage.name)
         planned.append(PlannedStage(stage.name, reason, stage.note(context)))
@@ -103,7 +105,7 @@ def run_stages(context: RunContext, stages: Sequence[Stage]) -> Iterator[Planned
     context.folder.mkdir(parents=True, exist_ok=True)
     for stage in stages:
         components = components_of(context, stage)
-        reason = context.lock.reason_to_run(stage.name, components)
+        reason = _reason_to_run(context, stage, components)
         if reason is not None:
             _run(context, stage, components)
         yield PlannedStage(stage.name, reason)
@@ -130,6 +132,10 @@ def components_of(context: RunContext, stage: Stage) -> Components:
         machine = describe_machine()
         components |= {f"machine {name}": str(machine[name]) for name in ("cpu", "arch", "cores_usable")}
     return components
+
+
+def _reason_to_run(context: RunContext, stage: Stage, components: Components) -> str | None:
+    return context.lock.reason_to_run(stage.name, components) or stage.again(context) or None
 
 
 def _run(context: RunContext, stage: Stage, components: Components) -> None:

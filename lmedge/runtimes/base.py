@@ -81,6 +81,17 @@ class Runtime(ABC):
         """Whether and where this engine runs on this machine; never raises."""
 
     @classmethod
+    def misfit(cls, artifact: Artifact, device: str | None = None) -> str:
+        """Why a file was made for another machine than this one, in one line; "" where it was not, or where opening must tell.
+
+        Only engines that are built for one machine need it. It starts nothing, and never raises.
+
+        Args:
+            device: the device it is to run on; None is the engine's default.
+        """
+        return ""
+
+    @classmethod
     @final
     def open(
         cls, artifact: Artifact, *, device: str | None = None, threads: int | None = None, batch: int | None = 1

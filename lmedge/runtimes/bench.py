@@ -61,7 +61,7 @@ def bench(
 
     Args:
         backends: None takes every installed one that the bundle serves.
-        precisions: None takes all; of several files for one precision, the one that `Bundle.select` gives is measured.
+        precisions: None takes all; of several files for one precision, the one that `select_here` gives is measured.
         device: None is each engine's own default: the CPU, or its first device where it has no CPU.
         threads: of CPU engines; None leaves the engine's default.
         iterations: measured calls of each kind, after a warm-up.
@@ -74,8 +74,9 @@ def bench(
     """
     if iterations < 1:
         raise InputError(f"iterations must be at least 1; got {iterations}.")
-    planned, _ = plan_checks(bundle, backends, precisions)
-    chosen = [check for check in planned if bundle.select(check.backend, check.artifact.precision) == check.artifact]
+    planned, _ = plan_checks(bundle, backends, precisions, device=device)
+    # The last of several files for one precision, as everywhere.
+    chosen = list({(check.backend, check.artifact.precision): check for check in planned}.values())
     reports = []
     for check in chosen:
         reports.append(_bench_one(bundle, check, device, threads, iterations))

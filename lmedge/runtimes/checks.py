@@ -20,10 +20,32 @@ class PlannedCheck:
 
 @dataclass(frozen=True)
 class SkippedCheck:
-    """A backend that the bundle serves and this machine cannot check; not verified, and to be shown as such."""
+    """A backend that the bundle serves, or one file of it, that this machine cannot check; to be shown as not verified."""
 
     backend: str
     reason: str
+
+
+def select_here(
+    bundle: Bundle, backend: str, precision: str = "fp32", *, dialect: str | None = None, device: str | None = None
+) -> Artifact:
+    """The file that `Bundle.select` gives; of several engines for one precision, the last that was built for this machine.
+
+    Where none was, it is the last of all: opening it tells how this machine differs, and what to type.
+
+    Args:
+        dialect: overrides the choice, as in `Bundle.select`.
+        device: the device it is to run on; None is the engine's default.
+
+    Raises:
+        BundleError: the bundle has none.
+        BackendUnavailableError: no runtime has that name.
+    """
+    adapter = find_runtime(backend)
+    found = bundle.matching(backend, precision, dialect=dialect)
+    if len(found) == 1:
+        return found[0]
+    return next((artifact for artifact in reversed(found) if not adapter.misfit(artifact, device)), found[-1])
 
 
 def check_lineage(bundle: Bundle, program_sha256: str | None = None) -> None:
@@ -50,16 +72,22 @@ def check_lineage(bundle: Bundle, program_sha256: str | None = None) -> None:
 
 
 def plan_checks(
-    bundle: Bundle, backends: Sequence[str] | None = None, precisions: Sequence[str] | None = None
+    bundle: Bundle,
+    backends: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    *,
+    device: str | None = None,
 ) -> tuple[list[PlannedCheck], list[SkippedCheck]]:
-    """Every file to check, and the backends that cannot be checked here.
+    """Every file to check, and the backends, and engines of other machines, that cannot be checked here.
 
     Args:
         backends: names; None takes all that the bundle serves on this architecture.
         precisions: None takes all; every dialect of a precision is checked.
+        device: the device that they are to run on; None is each engine's default.
 
     Raises:
-        BackendUnavailableError: a backend that was named is not installed, or there is none left to check.
+        BackendUnavailableError: a backend that was named is not installed, or all its engines (of a precision that was named)
+            were built for other machines, or there is nothing left to check.
         BundleError: the bundle has nothing for a backend or precision that was named.
     """
     served = sorted({name for artifact in bundle.manifest.artifacts for name in artifact.serves})
@@ -71,10 +99,18 @@ def plan_checks(
         missing = _why_missing(backend)
         if missing and backends is not None:
             raise BackendUnavailableError(f"{backend} cannot be checked here: {missing}")
-        fitting = [a for a in bundle.candidates(backend) if precisions is None or a.precision in precisions]
-        planned += [PlannedCheck(backend, artifact) for artifact in fitting if not missing]
-        if missing or not fitting:
+        wanted = [a for a in bundle.candidates(backend) if precisions is None or a.precision in precisions]
+        if missing or not wanted:
             skipped.append(SkippedCheck(backend, missing or "the bundle has no such file for this machine's architecture"))
+            continue
+        adapter = find_runtime(backend)
+        misfits = {artifact.path: adapter.misfit(artifact, device) for artifact in wanted}
+        fitting = [artifact for artifact in wanted if not misfits[artifact.path]]
+        foreign = [SkippedCheck(backend, misfit) for misfit in misfits.values() if misfit]
+        if backends is not None:
+            _check_fitting(backend, precisions, fitting, foreign)
+        planned += [PlannedCheck(backend, artifact) for artifact in fitting]
+        skipped += foreign
     if not planned:
         reasons = "; ".join(f"{skip.backend}: {skip.reason}" for skip in skipped) or "it serves no backend"
         raise BackendUnavailableError(f"Nothing of {bundle.root} can be checked on this machine. {reasons}")
@@ -87,6 +123,17 @@ def _why_missing(backend: str) -> str:
     except BackendUnavailableError as error:
         return str(error)
     return "" if status.installed else f"{status.reason} {status.extra}".strip()
+
+
+def _check_fitting(
+    backend: str, precisions: Sequence[str] | None, fitting: Sequence[Artifact], foreign: Sequence[SkippedCheck]
+) -> None:
+    """Of what was named something must be left to check; the rest is only told."""
+    there = {artifact.precision for artifact in fitting}
+    absent = [precision for precision in precisions or () if precision not in there]
+    if absent or not there:
+        reasons = "; ".join(skip.reason for skip in foreign)
+        raise BackendUnavailableError(f"{' '.join([backend, *absent])} cannot be checked here: {reasons}")
 
 
 def _check_served(bundle: Bundle, backend: str, precisions: Sequence[str] | None) -> None:

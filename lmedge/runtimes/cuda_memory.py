@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -22,10 +23,9 @@ _NON_BLOCKING = 1
 _HOST_ALLOC_DEFAULT = 0
 # cudaError_t, https://docs.nvidia.com/cuda/cuda-runtime-api.
 _OUT_OF_MEMORY = 2
+_NO_SUCH_DEVICE = 101
 # After these the device answers nothing more in this process: it is gone, or a fault has ended its context.
-_LOST = frozenset(
-    (3, 4, 46, 100, 101, 201, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 802, 805, 806, 807, 810, 999)
-)
+_LOST = frozenset((3, 4, 46, 100, 201, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 802, 805, 806, 807, 810, 999))
 
 _MIB = 1 << 20
 
@@ -117,6 +117,15 @@ class CudaSession:
         """
         self._do("cudaStreamSynchronize", self._stream)
 
+    def check_alive(self) -> None:
+        """Asks whether the device still answers, for whoever failed without a word of CUDA. Not while capturing.
+
+        Raises:
+            DeviceLostError: it does not.
+        """
+        with suppress(CudaCallError):
+            self.synchronize()
+
     def capture(self, work: Callable[[], None]) -> Any:
         """Records what `work` puts on the stream, without running it, as a graph for `launch`.
 
@@ -179,9 +188,12 @@ class CudaSession:
         if int(error) == _OUT_OF_MEMORY:
             asked = f" for {arguments[0] / _MIB:.1f} MiB" if function in ("cudaMalloc", "cudaHostAlloc") else ""
             raise DeviceUnavailableError(
-                f"{where} has no memory left{asked} ({said}). End other programs that use the GPU, or compile the engine for a "
-                "smaller batch: lmedge compile BUNDLE --target tensorrt --batch 1:1:1"
+                f"{where} has no memory left{asked} ({said}). End other programs that use the GPU. An engine that was "
+                "compiled for a large batch takes less when it is compiled for a smaller one: --batch LEAST:USUAL:MOST"
             )
+        if int(error) == _NO_SUCH_DEVICE:
+            count = self._cuda.cudaGetDeviceCount()[1]
+            raise DeviceUnavailableError(f"There is no device {where}: CUDA counts {count or 'none'} here, from 0 on ({said}).")
         if int(error) in _LOST:
             raise DeviceLostError(
                 f"{where} was lost ({said}). Open the bundle again; if that fails too, start the program again, since CUDA "

@@ -185,18 +185,29 @@ def check_record(record: EngineRecord, artifact: Artifact) -> None:
 
 
 def check_machine(record: EngineRecord, machine: EngineMachine, bundle_root: Path) -> None:
-    """Compares where an engine was built with where it is to run.
+    """Refuses an engine whose `machine_differences` are any.
+
+    Raises:
+        EngineMismatchError: naming every difference, and the command that rebuilds.
+    """
+    differences = machine_differences(record, machine)
+    if differences:
+        raise EngineMismatchError(
+            f"This {record.precision} engine was built for another machine. {'; '.join(differences)}. "
+            f"Build it here: {compile_command(bundle_root)}"
+        )
+
+
+def machine_differences(record: EngineRecord, machine: EngineMachine) -> list[str]:
+    """What of a machine an engine cannot run on, "TensorRT: built on 10.3.0, here 10.13.3.9" each; empty where it runs.
 
     TensorRT's rules (https://docs.nvidia.com/deeplearning/tensorrt, "Engine Compatibility"): a plan runs on the TensorRT and
     the GPU it was built with. A version-compatible one also runs on later versions of the same major version and of the next
     (8 to 10, 10 to 11); a hardware-compatible one on every GPU of compute capability 8.0 and above. The driver may be newer.
     The CUDA runtime is recorded but not compared: it only moves data to and from the engine.
-
-    Raises:
-        EngineMismatchError: naming every difference, and the command that rebuilds.
     """
     built = record.machine
-    differences = [
+    return [
         f"{name}: built on {wanted}, here {found}"
         for name, wanted, found, fits in (
             ("TensorRT", built.tensorrt, machine.tensorrt, _version_fits(record, machine)),
@@ -208,11 +219,6 @@ def check_machine(record: EngineRecord, machine: EngineMachine, bundle_root: Pat
         )
         if not fits
     ]
-    if differences:
-        raise EngineMismatchError(
-            f"This {record.precision} engine was built for another machine. {'; '.join(differences)}. "
-            f"Build it here: {compile_command(bundle_root)}"
-        )
 
 
 def _version_fits(record: EngineRecord, machine: EngineMachine) -> bool:

@@ -15,6 +15,7 @@ from lmedge.landmarks import FaceBox, Landmarks
 from lmedge.preprocess import REFERENCE, PreprocessSpec, check_box_in_image, check_image, crop_transform, warp
 from lmedge.runtimes import find_runtime
 from lmedge.runtimes.base import Runtime
+from lmedge.runtimes.checks import select_here
 from lmedge.schemas import LandmarkSchema
 
 
@@ -51,7 +52,7 @@ class FaceLandmarker:
             precision: "fp32", "fp16", "int8" or "fp16-int8", where the bundle has it.
             device: one of the backend's `status().devices`; None is the CPU, for an engine without it its first device.
             threads: of CPU engines; None leaves the engine's default.
-            dialect: overrides which of several files of a precision is taken; see `Bundle.select`.
+            dialect: overrides which of several files of a precision is taken; see `select_here`.
 
         Raises:
             BundleError: no bundle there, or nothing in it for this backend and precision.
@@ -60,7 +61,7 @@ class FaceLandmarker:
         """
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         adapter = find_runtime(backend)
-        artifact = opened.select(backend, precision, dialect=dialect)
+        artifact = select_here(opened, backend, precision, dialect=dialect, device=device)
         return cls(opened, adapter.open(artifact, device=device, threads=threads, batch=1))
 
     @property

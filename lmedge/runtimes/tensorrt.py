@@ -6,6 +6,7 @@ The order matters: manifest and record are compared with the machine first, then
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lmedge.bundle import TensorSpec
+from lmedge.bundle import Artifact, TensorSpec
 from lmedge.errors import BackendUnavailableError, BundleFormatError, DeviceUnavailableError, InputError, LmedgeError
 from lmedge.runtimes.base import Results, Runtime, RuntimeStatus
 from lmedge.runtimes.cuda_driver import probe_driver
 from lmedge.runtimes.cuda_memory import CudaSession, DeviceLostError
-from lmedge.runtimes.engine_record import EngineRecord, check_machine, check_record, compile_command, record_path
-from lmedge.runtimes.tensorrt_machine import INSTALL_TENSORRT, probe_tensorrt
+from lmedge.runtimes.engine_record import (
+    EngineRecord,
+    check_machine,
+    check_record,
+    compile_command,
+    machine_differences,
+    record_path,
+)
+from lmedge.runtimes.tensorrt_machine import install_advice, probe_tensorrt
 from lmedge.runtimes.tensorrt_plan import PlanLoader
 
+_DEFAULT_DEVICE = "cuda"
 # Runs before the first answer: they bring the clocks up and load what is loaded lazily.
 _WARM_UP = 3
 # Batch sizes that are kept ready at once; each holds an engine and its memory.
@@ -29,7 +38,7 @@ _MOST_LANES = 8
 
 
 class _RefusedError(LmedgeError):
-    """TensorRT would not run, and the device is still there."""
+    """TensorRT would not run; nobody has asked the device why."""
 
 
 @dataclass(eq=False)
@@ -59,22 +68,37 @@ class TensorRtRuntime(Runtime):
     def status(cls) -> RuntimeStatus:
         probe = probe_tensorrt(start=False)
         if probe.machine is None:
-            return RuntimeStatus(False, None, (), f"{probe.reason}.", INSTALL_TENSORRT)
+            return RuntimeStatus(False, None, (), f"{probe.reason}.", install_advice())
         devices = probe_driver().devices
         named = ", ".join(f"{_device_name(device.index)} is {device.name}" for device in devices)
         names = tuple(_device_name(device.index) for device in devices)
-        return RuntimeStatus(True, probe.machine.tensorrt, names, f"Engines run on GPUs: {named}.", INSTALL_TENSORRT)
+        return RuntimeStatus(True, probe.machine.tensorrt, names, f"Engines run on GPUs: {named}.", install_advice())
+
+    @classmethod
+    def misfit(cls, artifact: Artifact, device: str | None = None) -> str:
+        try:
+            record = EngineRecord.read(artifact.root / record_path(artifact.path))
+        except BundleFormatError:
+            return ""  # it is damaged, not another machine's
+        machine = probe_tensorrt(_device_index(device or _DEFAULT_DEVICE), start=False).machine
+        differences = machine_differences(record, machine) if machine is not None else []
+        if not differences:
+            return ""
+        return (
+            f"{artifact.path} was built for another machine ({'; '.join(differences)}). For one of this machine: "
+            f"{compile_command(artifact.root)}"
+        )
 
     def _open(self) -> None:
         self._record = self._read_record()
-        index = int(self.device.partition(":")[2] or 0)
+        index = _device_index(self.device)
         probe = probe_tensorrt(index, start=False)
         if probe.machine is None:
             raise BackendUnavailableError(f"tensorrt cannot be used here: {probe.reason}.")
         check_machine(self._record, probe.machine, self.artifact.root)
         self._check_batch(self.batch or self._record.profile.usual)
         self.precision_used = _precision_used(self._record)
-        self._lanes: dict[int, _Lane] = {}
+        self._lanes: OrderedDict[int, _Lane] = OrderedDict()  # by their last use
         with ExitStack() as frees:
             self._start(index, frees)
             self._frees = frees.pop_all()
@@ -105,13 +129,13 @@ class TensorRtRuntime(Runtime):
         most = self.batch or self._record.profile.most
         specs = (*self.inputs, *self.outputs)
         self._buffers = {spec.name: self._session.buffer(_size(spec, most)) for spec in specs}
-        self._loader = PlanLoader(self.artifact, self._record, self._check_signature)
+        self._loader = PlanLoader(self.artifact, self._record, self._check_signature, self._session.check_alive)
         frees.callback(self._loader.close)
         frees.callback(self._drop_lanes)
         self._add_lane(self.batch or self._record.profile.usual)
 
     def _add_lane(self, batch: int) -> _Lane:
-        """Prepares a batch size: engine, context, addresses, graph, warm-up."""
+        """Prepares a batch size: engine, context, addresses, graph, warm-up. The least recently used one makes room for it."""
         if len(self._lanes) == _MOST_LANES:
             self._drop_lane(next(iter(self._lanes)))
         # An engine for each: TensorRT 8 lends its one profile to one context only, and the weights are small.
@@ -134,6 +158,7 @@ class TensorRtRuntime(Runtime):
         """Gives the context its shapes and addresses, by name."""
         for name, array in lane.inputs.items():
             if not lane.context.set_input_shape(name, array.shape):
+                self._session.check_alive()
                 raise InputError(f"{self.artifact.path} does not take {name!r} as {array.shape}: {self._loader.said()}")
         for name, array in lane.outputs.items():
             shape = tuple(lane.context.get_tensor_shape(name))
@@ -141,6 +166,7 @@ class TensorRtRuntime(Runtime):
                 raise BundleFormatError(f"{self.artifact.path} gives {name!r} as {shape}; the manifest says {array.shape}.")
         for name, buffer in self._buffers.items():
             if not lane.context.set_tensor_address(name, buffer.device_address):
+                self._session.check_alive()
                 raise _RefusedError(
                     f"TensorRT does not take the memory of {name!r} in {self.artifact.path}: {self._loader.said()}"
                 )
@@ -159,6 +185,7 @@ class TensorRtRuntime(Runtime):
         try:
             self._session.select()
             lane = self._lanes.get(batch) or self._add_lane(batch)
+            self._lanes.move_to_end(batch)
             for name, array in feeds.items():
                 lane.inputs[name][...] = array
             self._run(lane)
@@ -170,7 +197,11 @@ class TensorRtRuntime(Runtime):
     def _run(self, lane: _Lane) -> None:
         """One answer, waited for: pinned inputs to the device, the engine, pinned outputs back."""
         if lane.graph is None:
-            self._enqueue(lane)
+            try:
+                self._enqueue(lane)
+            except _RefusedError:
+                self._session.check_alive()
+                raise
         else:
             self._session.launch(lane.graph)
         self._session.synchronize()
@@ -199,7 +230,13 @@ class TensorRtRuntime(Runtime):
 
 
 def _device_name(index: int) -> str:
-    return "cuda" if index == 0 else f"cuda:{index}"
+    return _DEFAULT_DEVICE if index == 0 else f"{_DEFAULT_DEVICE}:{index}"
+
+
+def _device_index(name: str) -> int:
+    """The inverse; -1, which no device has, for what is none of its names."""
+    kind, _, number = name.partition(":")
+    return int(number or 0) if kind == _DEFAULT_DEVICE and (number or "0").isdecimal() else -1
 
 
 def _shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:

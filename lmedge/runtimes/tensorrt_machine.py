@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import platform
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -16,13 +15,9 @@ from typing import Any
 from lmedge.bundle import machine_arch
 from lmedge.errors import BackendUnavailableError
 from lmedge.runtimes.cuda_driver import CudaDevice, CudaDriver, probe_driver, version_text
+from lmedge.runtimes.tensorrt_log import EngineLog
 
-INSTALL_TENSORRT = (
-    "TensorRT comes with JetPack (make the environment with --system-site-packages) or from NVIDIA's package index; "
-    "what moves data to the GPU: pip install 'lmedge[tensorrt]'"
-)
-_KEPT_LINES = 100
-_SHOWN_LINES = 6
+_LEAST_CUDA = 12  # older cuda-bindings take other arguments for graphs
 _DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver
 
 
@@ -89,38 +84,16 @@ class TensorRtProbe:
         return "; ".join(f"{step.step}: {step.detail}" for step in self.steps)
 
 
-class EngineLog:
-    """What TensorRT says, newest last. `logger` is the object to give to TensorRT, and must outlive what is made with it."""
-
-    def __init__(self, tensorrt: Any) -> None:
-        kept: deque[str] = deque(maxlen=_KEPT_LINES)
-        severity_of = tensorrt.ILogger.Severity
-        told = (severity_of.INTERNAL_ERROR, severity_of.ERROR, severity_of.WARNING)
-
-        class Collector(tensorrt.ILogger):  # type: ignore[misc]
-            def __init__(self) -> None:
-                tensorrt.ILogger.__init__(self)
-
-            def log(self, severity: Any, message: str) -> None:
-                if severity in told:
-                    kept.append(" ".join(str(message).split()))
-
-        self._kept = kept
-        self.logger = Collector()
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """All that is kept, oldest first."""
-        return tuple(self._kept)
-
-    @property
-    def tail(self) -> str:
-        """The last warnings and errors in one line, or "" when there was none."""
-        return " | ".join(dict.fromkeys(list(self._kept)[-_SHOWN_LINES:]))
-
-
 class _MissingError(Exception):
     """A step that failed; the message is the reason."""
+
+
+def install_advice() -> str:
+    """What to install for TensorRT on this machine: cuda-bindings must have the major version of the driver's CUDA."""
+    return (
+        "TensorRT comes with JetPack (make the environment with --system-site-packages) or from NVIDIA's package index; "
+        f"what moves data to the GPU: {_install_bindings(probe_driver().version)}"
+    )
 
 
 def import_tensorrt() -> Any:
@@ -132,7 +105,7 @@ def import_tensorrt() -> Any:
     try:
         return importlib.import_module("tensorrt")
     except Exception as error:  # a missing library is an OSError, a broken package can raise anything
-        raise BackendUnavailableError(f"tensorrt does not import ({error}). {INSTALL_TENSORRT}") from error
+        raise BackendUnavailableError(f"tensorrt does not import ({error}). {install_advice()}") from error
 
 
 def import_cuda() -> Any:
@@ -144,7 +117,7 @@ def import_cuda() -> Any:
     try:
         return importlib.import_module("cuda.bindings.runtime")
     except Exception as error:
-        raise BackendUnavailableError(f"cuda.bindings does not import ({error}). {INSTALL_TENSORRT}") from error
+        raise BackendUnavailableError(f"cuda.bindings does not import ({error}). {install_advice()}") from error
 
 
 def probe_tensorrt(device: int = 0, *, start: bool = True) -> TensorRtProbe:
@@ -176,10 +149,10 @@ def probe_tensorrt(device: int = 0, *, start: bool = True) -> TensorRtProbe:
         return f"CUDA {found['cuda']}"
 
     def builder() -> str:
-        return _start(found["tensorrt"], "Builder")
+        return _start(found["tensorrt"], "Builder", device)
 
     def runtime() -> str:
-        return _start(found["tensorrt"], "Runtime")
+        return _start(found["tensorrt"], "Runtime", device)
 
     attempts: list[tuple[str, Callable[[], str]]] = [("driver", driver), ("device", gpu), ("tensorrt", module)]
     attempts += [("cuda-bindings", bindings), *((("Builder", builder), ("Runtime", runtime)) if start else ())]
@@ -214,17 +187,33 @@ def _cuda_version(cuda: Any, driver: CudaDriver) -> str:
     """The version of the CUDA runtime, which must also see a device: it is linked with a driver interface of its own."""
     code, count = cuda.cudaGetDeviceCount()
     version = version_text(int(cuda.cudaRuntimeGetVersion()[1]))
+    if version_numbers(version) < (_LEAST_CUDA,):
+        raise _MissingError(f"cuda-bindings is for CUDA {version}, too old for lmedge. {_install_bindings(driver.version)}")
     if int(code) == _DRIVER_TOO_OLD:
         raise _MissingError(
             f"cuda-bindings is for CUDA {version}, newer than the driver's {driver.version}. "
-            f"Install the older: pip install 'cuda-bindings<={driver.version}.99'"
+            f"Install the older: {_install_bindings(driver.version)}"
         )
     if int(code) or not count:
         raise _MissingError(f"cudaGetDeviceCount answers {int(code)} with {count} devices")
     return version
 
 
-def _start(tensorrt: Any, name: str) -> str:
+def _install_bindings(driver: str | None) -> str:
+    """The command for cuda-bindings that fit a driver's CUDA."""
+    major, *_ = version_numbers(driver or "") or (0,)
+    if not driver:
+        return f"pip install 'lmedge[tensorrt]' 'cuda-bindings>=N,<N+1', where N, at least {_LEAST_CUDA}, is the driver's CUDA"
+    if major < _LEAST_CUDA:
+        return f"lmedge needs a driver for CUDA {_LEAST_CUDA} or newer (JetPack 6); this one runs CUDA {driver}"
+    return f"pip install 'lmedge[tensorrt]' 'cuda-bindings>={major},<{major + 1}'"
+
+
+def _start(tensorrt: Any, name: str, device: int) -> str:
+    """Makes one on the device, which is the thread's current one from then on: TensorRT starts there and nowhere else."""
+    code, *_ = import_cuda().cudaSetDevice(device)
+    if int(code):
+        raise _MissingError(f"cudaSetDevice({device}) answers {int(code)}")
     log = EngineLog(tensorrt)
     try:
         getattr(tensorrt, name)(log.logger)

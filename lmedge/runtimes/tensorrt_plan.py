@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from lmedge.bundle import Artifact, TensorSpec
 from lmedge.errors import BundleFormatError, DeviceUnavailableError, LmedgeError
 from lmedge.runtimes.engine_record import EngineRecord, compile_command
-from lmedge.runtimes.tensorrt_machine import EngineLog, import_tensorrt
+from lmedge.runtimes.tensorrt_log import EngineLog
+from lmedge.runtimes.tensorrt_machine import import_tensorrt
 
 TRUST_VARIABLE = "LMEDGE_TRUST_ENGINE_CODE"
 
@@ -26,7 +28,8 @@ _NO_REASON = "it gave no reason"
 
 CheckSignature = Callable[[tuple[TensorSpec, ...], tuple[TensorSpec, ...]], None]
 
-_code_trusted: ContextVar[bool] = ContextVar("code_trusted", default=False)
+# The bundle whose engines this process builds at the moment, and therefore trusts.
+_built_for: ContextVar[Path | None] = ContextVar("built_for", default=None)
 
 
 class PlanLoader:
@@ -34,19 +37,24 @@ class PlanLoader:
 
     Args:
         check_signature: raises when inputs and outputs are not the manifest's.
+        check_device: raises when the device is lost, which TensorRT tells like any other failure.
 
     Raises:
-        DeviceUnavailableError: TensorRT does not start.
+        DeviceUnavailableError: TensorRT does not start, or the device is lost.
         BundleFormatError: the plan brings code of its own, and nobody said that its source is trusted.
     """
 
-    def __init__(self, artifact: Artifact, record: EngineRecord, check_signature: CheckSignature) -> None:
-        self._artifact, self._record, self._check_signature = artifact, record, check_signature
+    def __init__(
+        self, artifact: Artifact, record: EngineRecord, check_signature: CheckSignature, check_device: Callable[[], None]
+    ) -> None:
+        self._artifact, self._record = artifact, record
+        self._check_signature, self._check_device = check_signature, check_device
         self._tensorrt = import_tensorrt()
         self._log = EngineLog(self._tensorrt)
         try:
             self._runtime = self._tensorrt.Runtime(self._log.logger)
         except TypeError as error:  # the library behind the bindings gave nothing
+            check_device()
             raise DeviceUnavailableError(f"tensorrt.Runtime does not start: {self.said(str(error))}") from error
         if record.version_compatible:
             self._allow_code()
@@ -57,8 +65,9 @@ class PlanLoader:
 
         Raises:
             BundleFormatError: TensorRT cannot read the plan, or it is not what record and manifest say.
-            DeviceUnavailableError: not enough memory on the device.
+            DeviceUnavailableError: not enough memory on the device, or it is lost.
         """
+        self._log.forget()
         engine = self._runtime.deserialize_cuda_engine(self._plan)
         if engine is None:
             raise self._unusable("load")
@@ -69,9 +78,10 @@ class PlanLoader:
         """An execution context of an engine, with memory of its own for what lies between the layers.
 
         Raises:
-            DeviceUnavailableError: not enough memory on the device.
+            DeviceUnavailableError: not enough memory on the device, or it is lost.
             BundleFormatError: TensorRT makes none for another reason.
         """
+        self._log.forget()
         context = engine.create_execution_context()
         if context is None:
             raise self._unusable("make a context for")
@@ -87,7 +97,7 @@ class PlanLoader:
 
     def _allow_code(self) -> None:
         """A version-compatible plan brings a library that TensorRT runs when it reads the plan: only from a trusted source."""
-        if not _code_trusted.get() and os.environ.get(TRUST_VARIABLE) != "1":
+        if _built_for.get() is None and os.environ.get(TRUST_VARIABLE) != "1":
             raise BundleFormatError(
                 f"{self._artifact.path} is version-compatible, so it brings program code that runs when it is opened. If you "
                 f"trust whoever made this bundle, set {TRUST_VARIABLE}=1. Else build it here: {self._command}"
@@ -115,8 +125,9 @@ class PlanLoader:
                 )
 
     def _unusable(self, what: str) -> LmedgeError:
-        """TensorRT gave nothing: for want of memory, or because of the plan."""
+        """TensorRT gave nothing: for want of a device or of memory, or because of the plan."""
         said = self.said()
+        self._check_device()
         if _OUT_OF_MEMORY.search(said):
             return DeviceUnavailableError(
                 f"The device has no memory left to {what} {self._artifact.path}: {said} End other programs that use the GPU."
@@ -128,17 +139,21 @@ class PlanLoader:
 
     @property
     def _command(self) -> str:
-        return compile_command(self._artifact.root)
+        return compile_command(_built_for.get() or self._artifact.root)
 
 
 @contextmanager
-def trusting_engine_code() -> Iterator[None]:
-    """Inside, version-compatible engines may be opened: for whoever has just built them."""
-    token = _code_trusted.set(True)
+def trusting_engine_code(bundle_root: Path) -> Iterator[None]:
+    """Inside, version-compatible engines may be opened: for whoever has just built them.
+
+    Args:
+        bundle_root: the bundle that they were built for, which advice names instead of the folder where they lie meanwhile.
+    """
+    token = _built_for.set(bundle_root)
     try:
         yield
     finally:
-        _code_trusted.reset(token)
+        _built_for.reset(token)
 
 
 def _spec_of(engine: Any, name: str) -> TensorSpec:

@@ -136,6 +136,42 @@ def test_a_failed_gate_leaves_json_whole(bundle: Path, tmp_path: Path) -> None:
     assert engines_of(bundle) == []
 
 
+def test_a_precision_that_cannot_be_built_is_told_and_the_others_are_kept(bundle: Path, gpu: FakeGpu) -> None:
+    gpu.fail("OnnxParser.parse", message="No importer registered for op: Levitate", skip=2)
+    outcome = lmedge("compile", bundle, *TENSORRT)
+    assert outcome.code == ERROR
+    assert engines_of(bundle) == ["fp32", "fp16", "fp16-int8"]
+    assert "No TensorRT engine for int8; the others were built." in outcome.stderr
+    assert "No importer registered for op: Levitate" in outcome.stderr
+    assert "NOT BUILT" in outcome.stdout
+    assert "Fastest: " in outcome.stdout
+
+
+def test_json_has_the_reason_of_a_precision_that_cannot_be_built(bundle: Path, gpu: FakeGpu) -> None:
+    gpu.fail("Builder.build_serialized_network", message="no kernel", skip=1)
+    outcome = lmedge("compile", bundle, *TENSORRT, "--precision", "fp32", "--precision", "fp16", "--json")
+    assert outcome.code == ERROR
+    assert outcome.json["passed"] is False
+    assert outcome.json["fastest"] == "fp32"
+    (failed,) = outcome.json["failed"]
+    assert failed["precision"] == "fp16"
+    assert "no kernel" in failed["reason"]
+
+
+def test_a_failed_gate_decides_the_exit_code_and_what_was_not_built_is_told_too(
+    bundle: Path, gpu: FakeGpu, tmp_path: Path
+) -> None:
+    limits = tmp_path / "limits.toml"
+    limits.write_text("[gates]\nfp16_max_px = 0.0\n")
+    gpu.fail("Builder.build_serialized_network", message="no kernel", skip=2)
+    outcome = lmedge("compile", bundle, *TENSORRT, "--config", limits)
+    assert outcome.code == GATE_FAILED
+    assert "No TensorRT engine for int8" in outcome.stderr
+    assert "no kernel" in outcome.stderr
+    assert "max_px is" in outcome.stderr
+    assert engines_of(bundle) == ["fp32", "fp16-int8"]
+
+
 @pytest.mark.usefixtures("no_gpu")
 def test_without_a_gpu_it_says_why_and_where_to_run_it(bundle: Path) -> None:
     before = digests(bundle)

@@ -11,20 +11,16 @@ from typing import Any
 import pytest
 
 from lmedge.bundle import Bundle, file_digest
-from lmedge.errors import BackendUnavailableError, ExportError, ParityError
 from lmedge.export import race_tensorrt
-from lmedge.export.check_tensorrt import Problem, Verdict
-from lmedge.pipeline import engines, run_files
-from lmedge.pipeline.outcome import failure
-from lmedge.pipeline.report import render_report
-from lmedge.pipeline.stages import RunContext
+from lmedge.pipeline import engines
 from lmedge.reports import ParityReport
 from lmedge.runtimes.gates import GateLimits
 from lmedge.runtimes.landmarker import FaceLandmarker
 from lmedge.runtimes.verify import verify_bundle
 from tests.cli.command import DONE, ERROR, GATE_FAILED, UNAVAILABLE, Outcome, lmedge
-from tests.pipeline import runs, small_run
+from tests.pipeline import small_run
 from tests.pipeline.small_run import STAGES, Built, write_config
+from tests.pipeline.tensorrt_builds import PRECISIONS, build, engines_in, planned, ran
 from tests.requirements import require
 
 require("torch", "onnx", "onnxruntime", "openvino", "jinja2", "matplotlib", "pydantic")
@@ -35,8 +31,6 @@ from tests.tensorrt.fixtures import install, no_gpu  # noqa: E402
 __all__ = ["no_gpu"]
 
 VERSION = "10.3.0"
-TARGETS = ("--set", 'targets=["onnxruntime", "openvino", "tensorrt"]')
-PRECISIONS = ["fp32", "fp16", "int8", "fp16-int8"]
 
 
 @pytest.fixture(autouse=True)
@@ -81,23 +75,6 @@ def without_gpu(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Done:
 @pytest.fixture(scope="module")
 def with_gpu(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Done:
     return built_on(FakeGpu(), built, tmp_path_factory.mktemp("with"))
-
-
-def build(copy: Path, *arguments: object) -> Outcome:
-    return lmedge("build", write_config(copy), "--out", copy / "run", *TARGETS, *arguments)
-
-
-def planned(outcome: Outcome) -> dict[str, dict[str, Any]]:
-    return {row["stage"]: row for row in outcome.json}
-
-
-def ran(outcome: Outcome) -> list[str]:
-    return [row["stage"] for row in outcome.json["stages"] if row["action"] == "run"]
-
-
-def engines_in(run: Path) -> dict[str, str]:
-    artifacts = Bundle.open(run / "bundle").manifest.artifacts
-    return {a.precision: a.path for a in artifacts if a.format == "tensorrt"}
 
 
 # On a machine without a GPU
@@ -222,7 +199,7 @@ def test_an_engine_that_fails_its_gate_stays_out_and_decides_the_exit_code(copy:
 
 
 def test_a_file_that_tensorrt_does_not_take_leaves_the_rest_complete(copy: Path, gpu: FakeGpu) -> None:
-    gpu.fail("OnnxParser.parse", message="No importer registered for op: Levitate")
+    gpu.fail("OnnxParser.parse", message="No importer registered for op: Levitate", times=None)
     outcome = build(copy)
     assert outcome.code == ERROR
     assert "No TensorRT engine was built; the bundle has everything else." in outcome.stderr
@@ -231,6 +208,55 @@ def test_a_file_that_tensorrt_does_not_take_leaves_the_rest_complete(copy: Path,
     assert not list((copy / "run/engines").rglob("*.engine"))
     assert verify_bundle(Bundle.open(copy / "run/bundle"), limits=small_run.LIMITS).passed
     assert "No engine was built" in (copy / "run/report.html").read_text()
+
+
+def test_a_precision_that_cannot_be_built_decides_the_exit_code_and_the_others_are_in_the_bundle(
+    copy: Path, gpu: FakeGpu
+) -> None:
+    gpu.fail("OnnxParser.parse", message="No importer registered for op: Levitate", skip=2)
+    outcome = build(copy)
+    assert outcome.code == ERROR
+    assert "No TensorRT engine for int8; the others were built." in outcome.stderr
+    assert "Levitate" in outcome.stderr
+    assert list(engines_in(copy / "run")) == ["fp32", "fp16", "fp16-int8"]
+    assert verify_bundle(Bundle.open(copy / "run/bundle"), limits=small_run.LIMITS).passed
+    page = (copy / "run/report.html").read_text()
+    assert "No engine for int8." in page
+    assert "Levitate" in page
+
+
+PASSING_FAILURES: dict[str, tuple[str, dict[str, Any], int, str]] = {
+    "no memory for a network": (
+        "Builder.build_serialized_network",
+        {"message": "OutOfMemory", "times": 4},
+        ERROR,
+        "OutOfMemory",
+    ),
+    "no memory for one network": ("Builder.build_serialized_network", {"message": "OutOfMemory"}, ERROR, "OutOfMemory"),
+    "a Builder that does not start": ("Builder", {}, UNAVAILABLE, "Builder"),
+    "no memory for a buffer": ("cudaMalloc", {"code": 2}, UNAVAILABLE, "no memory left"),
+    "a call that fails": ("cudaMalloc", {"code": 1}, ERROR, "A CUDA call failed on cuda"),
+}
+
+
+@pytest.mark.parametrize("name", PASSING_FAILURES)
+def test_a_failure_that_may_pass_leaves_the_bundle_complete_and_is_tried_again(name: str, copy: Path, gpu: FakeGpu) -> None:
+    call, how, code, said = PASSING_FAILURES[name]
+    gpu.fail(call, **how)
+    outcome = build(copy)
+    assert outcome.code == code, outcome
+    assert said in outcome.stderr
+    bundle = Bundle.open(copy / "run/bundle")
+    assert {a.precision for a in bundle.manifest.artifacts if a.format == "onnx"} == set(PRECISIONS)
+    assert verify_bundle(bundle, limits=small_run.LIMITS).passed
+    why = planned(build(copy, "--plan", "--json"))["engines"]["reason"]
+    assert why.startswith(("no TensorRT engine was built", "TensorRT built no engine for fp32"))
+    again = build(copy, "--json")
+    assert again.code == DONE, again
+    assert ran(again) == ["engines", "bundle", "report"]
+    assert list(engines_in(copy / "run")) == PRECISIONS
+    third = build(copy, "--json")
+    assert (third.code, ran(third)) == (DONE, [])
 
 
 @pytest.mark.usefixtures("gpu")
@@ -256,122 +282,3 @@ def test_compiling_a_run_folder_with_a_gpu_makes_its_engines(without_gpu: Done, 
     outcome = lmedge("compile", tmp_path / "run", "--target", "tensorrt")
     assert outcome.code == DONE, outcome
     assert len(list((tmp_path / "run/engines/tensorrt").glob("*.engine"))) == len(PRECISIONS)
-
-
-# What the stage left, read back
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunContext:
-    return runs.finished_run(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture
-def run(finished: RunContext) -> RunContext:
-    """A finished run whose targets are ONNX Runtime and TensorRT; each test writes what became of the latter."""
-    return replace(finished, config=replace(finished.config, targets=("onnxruntime", "tensorrt")))
-
-
-ENDS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "no GPU": (
-        {"state": "unavailable", "reason": "driver: none"},
-        BackendUnavailableError,
-        "Engines are built on the GPU that runs them.*Here: driver: none",
-    ),
-    "a file that is refused": ({"state": "refused", "reason": "bad_node: no"}, ExportError, "everything else. bad_node: no"),
-}
-
-
-@pytest.mark.parametrize("name", ENDS)
-def test_what_became_of_tensorrt_decides_how_a_build_ends(name: str, run: RunContext) -> None:
-    found, kind, message = ENDS[name]
-    runs.write_engines(run, **found)
-    ended = failure(run)
-    assert type(ended) is kind
-    with pytest.raises(kind, match=message):
-        raise ended
-
-
-def test_a_failed_gate_outweighs_a_missing_gpu(run: RunContext) -> None:
-    runs.write_engines(run, state="unavailable", reason="driver: none")
-    reports = run_files.parity_reports(run)
-    broken = replace(reports[0], gates=(replace(reports[0].gates[0], value=9.0),))
-    try:
-        runs.write_parity(run, [broken, *reports[1:]])
-        assert isinstance(failure(run), ParityError)
-    finally:
-        runs.write_parity(run, reports)
-
-
-def text_of_section(run: RunContext) -> str:
-    page = render_report(run)
-    start = page.find('<section id="tensorrt">')
-    return "" if start < 0 else " ".join(page[start : page.index('<section id="training">')].split())
-
-
-def test_the_report_without_a_gpu_says_what_to_run_there(run: RunContext) -> None:
-    runs.write_engines(run, state="unavailable", reason="driver: none")
-    section = text_of_section(run)
-    assert "lmedge compile BUNDLE --target tensorrt" in section
-    assert "On this machine: driver: none" in section
-    assert "Not asked: it is not installed" in section
-    assert "TensorRT was not verified" in render_report(run)
-
-
-def test_a_report_has_no_such_section_where_nobody_asked(finished: RunContext) -> None:
-    runs.write_engines(finished)
-    assert text_of_section(finished) == ""
-
-
-# TensorRT-RTX, under its own name
-
-
-def verdict_of(file: Path) -> Verdict:
-    if "fp16-int8" in file.name:
-        return Verdict("refused", "parser", (Problem("node_3", "Conv", "no"),), False, "1.7.1", 0.4)
-    return Verdict("accepted", "builder", (), True, "1.7.1", 0.4)
-
-
-@pytest.fixture
-def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "is_installed", lambda: True)
-    monkeypatch.setattr(engines, "parse_and_build", verdict_of)
-
-
-@pytest.mark.usefixtures("rtx", "no_gpu")
-def test_its_verdict_on_every_precision_is_kept_in_the_run_and_told_in_the_report(copy: Path) -> None:
-    assert build(copy).code == UNAVAILABLE
-    opinions = json.loads((copy / "run/engines/tensorrt_rtx.json").read_text())
-    assert set(opinions) == {f"model.{precision}.onnx" for precision in PRECISIONS}
-    assert opinions["model.int8.onnx"] == {
-        "outcome": "accepted",
-        "stage": "builder",
-        "problems": [],
-        "built": True,
-        "version": "1.7.1",
-    }
-    page = " ".join((copy / "run/report.html").read_text().split())
-    assert "TensorRT-RTX, a second opinion" in page
-    assert "accepted</span>, parsed and built" in page
-    assert "refused</span>" in page
-    assert "node_3: no" in page
-
-
-@pytest.mark.usefixtures("rtx")
-def test_it_is_asked_also_where_tensorrt_is_no_target(run: RunContext, tmp_path: Path) -> None:
-    context = replace(run, config=replace(run.config, targets=("onnxruntime",)))
-    engines.build_engines(context, tmp_path)
-    assert set(json.loads((tmp_path / engines.OPINION).read_text())) == {f"model.{precision}.onnx" for precision in PRECISIONS}
-    assert json.loads((tmp_path / engines.ENGINES).read_text())["state"] == "no target"
-
-
-def test_one_that_does_not_start_is_told_as_such(run: RunContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def broken(file: Path) -> Verdict:
-        raise BackendUnavailableError("TensorRT-RTX does not start: no library.")
-
-    monkeypatch.setattr(engines, "is_installed", lambda: True)
-    monkeypatch.setattr(engines, "parse_and_build", broken)
-    context = replace(run, config=replace(run.config, targets=("onnxruntime",)))
-    engines.build_engines(context, tmp_path)
-    (opinion,) = json.loads((tmp_path / engines.OPINION).read_text()).values()
-    assert opinion == {"outcome": "not checked", "reason": "TensorRT-RTX does not start: no library."}

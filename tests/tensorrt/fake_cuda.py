@@ -1,4 +1,5 @@
-"""Plays `cuda.bindings.runtime` (cuda-bindings 12.9 and 13.0, which agree here), as far as lmedge uses it or might.
+"""Plays `cuda.bindings.runtime` (cuda-bindings 12.9 and 13.0, which agree here), as far as lmedge uses it or might. Of 11.8 it
+plays the one function that lmedge would call wrongly.
 
 Names, argument lists and the tuples that come back were compared with the wheels cuda-bindings 12.9.4 and 13.0.3: a function
 gives `(error,)`, or `(error, value)` with None for the value after an error; kinds and modes must be the enumerations.
@@ -110,7 +111,8 @@ def cuda_modules(gpu: FakeGpu) -> dict[str, ModuleType]:
     cuda, bindings, runtime = _module("cuda"), _module("cuda.bindings"), make_cuda_runtime(gpu)
     for package in (cuda, bindings):
         package.__path__ = []
-    bindings.__version__ = "13.0.3" if gpu.runtime_version >= 13000 else "12.9.4"  # type: ignore[attr-defined]
+    of_major = {11: "11.8.7", 12: "12.9.4", 13: "13.0.3"}
+    bindings.__version__ = of_major[gpu.runtime_version // 1000]  # type: ignore[attr-defined]
     cuda.bindings, bindings.runtime = bindings, runtime  # type: ignore[attr-defined]
     return {"cuda": cuda, "cuda.bindings": bindings, "cuda.bindings.runtime": runtime}
 

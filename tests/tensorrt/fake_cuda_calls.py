@@ -17,6 +17,7 @@ NOTHING = object()
 _TO_DEVICE, _TO_HOST, _ON_DEVICE, _ANY = 1, 2, 3, 4
 _EVENT_WITHOUT_TIME, _NON_BLOCKING = 2, 1
 _MEMORY_BYTES = 8 << 30
+_CUDA_12 = 12000
 
 
 class CudaCalls:
@@ -239,12 +240,17 @@ class CudaCalls:
         capture = self._streams.stream(_address(stream)).capture
         return cudaStreamCaptureStatus(0 if capture is None else 1 + capture.broken)
 
-    def cudaGraphInstantiate(self, graph: Any, flags: int) -> int:
+    def cudaGraphInstantiate(self, graph: Any, *rest: Any) -> int:
+        """Takes (graph, flags); before CUDA 12 it took (graph, log buffer, size of it)."""
+        wanted = 1 if self._gpu.runtime_version >= _CUDA_12 else 2
+        if len(rest) != wanted:
+            raise TypeError(f"cudaGraphInstantiate() takes exactly {1 + wanted} positional arguments ({1 + len(rest)} given)")
         recorded = self._streams.get(_address(graph), Graph)
         return self._streams.open(GraphExec(self._gpu.device_index(), recorded.work))
 
     def cudaGraphInstantiateWithFlags(self, graph: Any, flags: int) -> int:
-        return self.cudaGraphInstantiate(graph, flags)
+        recorded = self._streams.get(_address(graph), Graph)
+        return self._streams.open(GraphExec(self._gpu.device_index(), recorded.work))
 
     def cudaGraphUpload(self, executable: Any, stream: Any) -> None:
         self._streams.get(_address(executable), GraphExec)

@@ -191,6 +191,9 @@ class ICudaEngine(Played):
         return HostMemory(self._plan.to_bytes())
 
     def create_engine_inspector(self) -> Any:
+        if failure := self._gpu.failure("ICudaEngine.create_engine_inspector"):
+            self._log.error(failure.message)
+            return None
         return make(self._trt.EngineInspector, self)
 
     def create_execution_context(self, strategy: Any = None, runtime_config: Any = None) -> Any:

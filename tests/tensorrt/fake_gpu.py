@@ -55,12 +55,13 @@ class Call:
 
 @dataclass
 class Failure:
-    """An injected failure of calls by a name: `skip` of them work, then `times` fail (None: all)."""
+    """An injected failure of calls by a name: `skip` of them work, then `times` fail (None: all) and may lose the device."""
 
     code: int | None
     message: str
     skip: int
     times: int | None
+    lost: int
 
 
 @dataclass
@@ -78,6 +79,7 @@ class FakeGpu:
         memory, streams, resources: what is allocated, queued and open; for the fakes themselves.
         lost: the code that every call answers since the device was lost, 0 when it was not.
         reporters: Builder or Runtime that lives → how it speaks to its logger.
+        first_logger: weak reference to the logger that TensorRT as a whole speaks to.
     """
 
     devices: tuple[Device, ...] = (Device(),)
@@ -93,11 +95,14 @@ class FakeGpu:
     resources: dict[int, Any] = field(default_factory=dict)
     streams: Any = None
     reporters: weakref.WeakKeyDictionary[Any, Any] = field(default_factory=weakref.WeakKeyDictionary)
+    first_logger: Any = None
     _failures: dict[str, Failure] = field(default_factory=dict)
     _builds: int = 0
     _local: threading.local = field(default_factory=threading.local)
 
-    def fail(self, name: str, *, code: int | None = None, message: str = "", skip: int = 0, times: int | None = 1) -> None:
+    def fail(
+        self, name: str, *, code: int | None = None, message: str = "", skip: int = 0, times: int | None = 1, lost: int = 0
+    ) -> None:
         """Makes calls fail: `fail("cudaMalloc", code=2)`, `fail("Builder.build_serialized_network", message="no kernel")`.
 
         A function of CUDA returns the code; one of TensorRT returns None or False and logs the message as an error.
@@ -107,8 +112,9 @@ class FakeGpu:
         Args:
             skip: so many calls work before.
             times: so many fail; None for all from then on.
+            lost: the call fails because the device was lost in it, and every call of CUDA answers this code from then on.
         """
-        self._failures[name] = Failure(code, message, skip, times)
+        self._failures[name] = Failure(code, message, skip, times, lost)
 
     def failure(self, name: str) -> Failure | None:
         """The failure that was injected for this call, used up by it."""
@@ -118,6 +124,7 @@ class FakeGpu:
         if planned.skip:
             planned.skip -= 1
             return None
+        self.lost = self.lost or planned.lost
         if planned.times is not None:
             planned.times -= 1
             if planned.times < 1:

@@ -62,7 +62,8 @@ class Reporter:
     """Speaks to a logger that the caller must keep alive for as long as anything uses it.
 
     Args:
-        owner: a Builder or Runtime, which warns when another one lives that has another logger; None for a parser.
+        owner: a Builder or Runtime; None for a parser. While any of them lives, the library as a whole (its plugins, say)
+            speaks to the logger of the first, by a bare pointer. A later one with another logger warns of that.
     """
 
     def __init__(self, gpu: FakeGpu, logger: Any, owner: Any = None) -> None:
@@ -72,6 +73,8 @@ class Reporter:
         if owner is None:
             return
         others = {reporter._logger for reporter in gpu.reporters.values()} - {self._logger}
+        if not gpu.reporters:
+            gpu.first_logger = weakref.ref(logger, self._first_is_gone)
         gpu.reporters[owner] = self
         if others:
             self.warning(
@@ -79,6 +82,10 @@ class Reporter:
                 "builder, runtime, or refitter. So the current new logger is ignored, and TensorRT will use the existing one "
                 "which is returned by nvinfer1::getLogger() instead"
             )
+
+    def _first_is_gone(self, first: Any) -> None:
+        if first is self._gpu.first_logger and any(reporter._logger() for reporter in self._gpu.reporters.values()):
+            self._gpu.faults.append("the logger that TensorRT was given first was freed, and TensorRT still points to it")
 
     @property
     def logger(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,53 +18,18 @@ requirements.require("onnx", "onnxruntime")
 import onnx  # noqa: E402
 from onnx import helper  # noqa: E402
 
-from lmedge.bundle import Artifact, Bundle, file_digest  # noqa: E402
+from lmedge.bundle import Artifact, Bundle  # noqa: E402
 from lmedge.errors import DigestMismatchError, ExportError, LmedgeError  # noqa: E402
-from lmedge.export.compile_tensorrt import CompiledEngine, compile_engine  # noqa: E402
-from lmedge.export.engine_options import EngineOptions  # noqa: E402
 from lmedge.export.race_tensorrt import onnx_sources  # noqa: E402
 from lmedge.runtimes.engine_record import BatchProfile, EngineRecord  # noqa: E402
 from lmedge.runtimes.tensorrt_machine import probe_tensorrt  # noqa: E402
 from tests import bundles  # noqa: E402
 from tests.tensorrt import fake_parser  # noqa: E402
+from tests.tensorrt.compiling import Compile, plan_of  # noqa: E402
 from tests.tensorrt.fake_gpu import Device, FakeGpu  # noqa: E402
-from tests.tensorrt.fake_plan import Plan  # noqa: E402
-from tests.tensorrt.four_precisions import digests, four_precisions  # noqa: E402
+from tests.tensorrt.four_precisions import digests  # noqa: E402
 
 LEGACY = "8.6.0"
-ERROR_ON_MISS = "ERROR_ON_TIMING_CACHE_MISS"
-Compile = Callable[..., CompiledEngine]
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return four_precisions(tmp_path_factory.mktemp("four"))
-
-
-@pytest.fixture
-def compile_one(fake_gpu: FakeGpu, built: Bundle, tmp_path: Path) -> Compile:
-    """Compiles a precision of the bundle, or `source=`, into a folder of its own."""
-
-    def run(precision: str = "fp32", *, source: Artifact | None = None, device: int = 0, **options: Any) -> CompiledEngine:
-        machine = probe_tensorrt(device).machine
-        assert machine is not None
-        keywords = {name: options.pop(name) for name in ("timing_cache", "pinned") if name in options}
-        found = source or onnx_sources(built)[precision]
-        return compile_engine(
-            found, tmp_path / "tensorrt", machine=machine, device=device, options=EngineOptions(**options), **keywords
-        )
-
-    return run
-
-
-def plan_of(made: CompiledEngine) -> Plan:
-    return Plan.from_bytes(made.plan.read_bytes())
-
-
-def has_flag(name: str) -> bool:
-    import tensorrt
-
-    return hasattr(tensorrt.BuilderFlag, name)
 
 
 def changed_network(folder: Path, change: Callable[[onnx.ModelProto], None]) -> Artifact:
@@ -273,6 +239,7 @@ def test_unsigned_values_that_the_parser_reads_as_signed_are_refused(
         ("Builder.build_serialized_network", "builds no engine"),
         ("IBuilderConfig.add_optimization_profile", "takes no batch of 1:1:1"),
         ("Runtime.deserialize_cuda_engine", "does not open the engine that it built"),
+        ("ICudaEngine.create_engine_inspector", "tells no layers of the engine that it built"),
     ],
 )
 def test_a_build_that_fails_quotes_tensorrts_log_and_writes_nothing(
@@ -298,63 +265,23 @@ def test_a_file_that_was_changed_is_not_compiled(compile_one: Compile, tmp_path:
         compile_one(source=source)
 
 
-# Timings
+def test_the_inspector_goes_before_its_engine(compile_one: Compile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bindings of older versions do not keep the engine alive for it, and its destructor then reads freed memory."""
+    import tensorrt
 
+    gone: list[str] = []
+    inspect = tensorrt.ICudaEngine.create_engine_inspector
 
-def test_a_timing_cache_gives_the_same_kernels_again(compile_one: Compile, tmp_path: Path) -> None:
-    cache = tmp_path / "timing.cache"
-    first = plan_of(compile_one("fp32", timing_cache=cache))
-    again = compile_one("fp32", timing_cache=cache)
-    assert plan_of(again).tactics == first.tactics
-    assert again.record.timing_cache_sha256 == file_digest(cache)
-    assert plan_of(compile_one("fp32")).tactics != first.tactics, "the fake measures other times in each build"
+    def watched(self: Any) -> Any:
+        inspector = inspect(self)
+        inspector._engine = weakref.proxy(self)
+        for name, thing in {"engine": self, "inspector": inspector}.items():
+            weakref.finalize(thing, gone.append, name)
+        return inspector
 
-
-def test_timings_of_several_precisions_gather_in_one_file(compile_one: Compile, tmp_path: Path) -> None:
-    cache = tmp_path / "timing.cache"
-    made = {precision: plan_of(compile_one(precision, timing_cache=cache)) for precision in ("fp32", "int8")}
-    for precision, plan in made.items():
-        assert plan_of(compile_one(precision, timing_cache=cache)).tactics == plan.tactics
-
-
-def test_a_pinned_build_may_measure_nothing(compile_one: Compile, tmp_path: Path) -> None:
-    cache = tmp_path / "timing.cache"
-    first = plan_of(compile_one("fp32", timing_cache=cache, pinned=True))
-    assert ERROR_ON_MISS not in first.flags, "there was nothing to pin to"
-    pinned = plan_of(compile_one("fp32", timing_cache=cache, pinned=True))
-    assert pinned.tactics == first.tactics
-    assert (ERROR_ON_MISS in pinned.flags) == has_flag(ERROR_ON_MISS)
-    editable = "EDITABLE_TIMING_CACHE"
-    assert (editable in first.flags) == (editable in pinned.flags) == has_flag(editable)
-
-
-def test_a_pinned_build_whose_timings_are_missing_says_how_to_measure_anew(compile_one: Compile, tmp_path: Path) -> None:
-    cache = tmp_path / "timing.cache"
-    compile_one("fp32", timing_cache=cache)
-    if not has_flag(ERROR_ON_MISS):
-        compile_one("int8", timing_cache=cache, pinned=True)
-        return
-    known = cache.read_bytes()
-    with pytest.raises(ExportError, match=r"Timing cache miss(.|\n)*measure them anew: --retime"):
-        compile_one("int8", timing_cache=cache, pinned=True)
-    assert cache.read_bytes() == known
-
-
-@pytest.mark.parametrize("damage", ["another GPU", "cut off"])
-def test_timings_that_do_not_fit_are_measured_anew_and_that_is_said(
-    damage: str, compile_one: Compile, fake_gpu: FakeGpu, tmp_path: Path
-) -> None:
-    cache = tmp_path / "timing.cache"
-    fake_gpu.devices = (Device("Xavier", "7.2"),)
-    compile_one("fp32", timing_cache=cache)
-    if damage == "another GPU":
-        fake_gpu.devices = (Device(),)
-    else:
-        cache.write_bytes(cache.read_bytes()[:-1])
-    made = compile_one("fp32", timing_cache=cache, pinned=True)
-    assert made.notes == ("timing.cache is of another TensorRT or GPU, or damaged: all kernels were measured anew.",)
-    assert ERROR_ON_MISS not in plan_of(made).flags
-    assert compile_one("fp32", timing_cache=cache).notes == ()
+    monkeypatch.setattr(tensorrt.ICudaEngine, "create_engine_inspector", watched)
+    compile_one("fp32")
+    assert gone == ["inspector", "engine"]
 
 
 def test_the_bundle_is_only_read(compile_one: Compile, built: Bundle) -> None:

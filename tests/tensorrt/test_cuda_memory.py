@@ -278,8 +278,10 @@ def test_memory_that_runs_out_elsewhere_is_told_too(fake_gpu: FakeGpu) -> None:
 
 
 def test_a_device_that_does_not_answer_is_named(fake_gpu: FakeGpu) -> None:
-    with pytest.raises(DeviceUnavailableError, match="cuda:7 was lost"):
+    fake_gpu.devices = (Device("Orin", "8.7"), Device("Thor", "11.0"))
+    with pytest.raises(DeviceUnavailableError, match=r"no device cuda:7: CUDA counts 2 here.*101") as caught:
         CudaSession(7)
+    assert not isinstance(caught.value, DeviceLostError)
 
 
 def test_a_session_on_a_lost_device_closes(fake_gpu: FakeGpu) -> None:

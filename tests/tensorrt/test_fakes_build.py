@@ -245,6 +245,22 @@ def test_each_speaks_to_its_own_logger_and_a_second_logger_hears_a_warning(trt: 
     assert not third.lines
 
 
+def test_the_first_logger_must_outlive_every_builder_and_runtime(trt: Any, fake_gpu: FakeGpu) -> None:
+    """The library as a whole points to it: with TensorRT for RTX the next plugin library that was loaded ended the process."""
+    loggers = [make_logger(trt), make_logger(trt)]
+    builder = trt.Builder(loggers[0])
+    runtime = trt.Runtime(loggers[1])
+    del builder
+    loggers.pop(0)
+    gc.collect()
+    assert fake_gpu.faults == ["the logger that TensorRT was given first was freed, and TensorRT still points to it"]
+    fake_gpu.faults.clear()
+    del runtime
+    loggers.clear()
+    gc.collect()
+    assert fake_gpu.faults == []
+
+
 def test_without_a_gpu_the_builder_raises_and_the_runtime_ends_the_process(no_gpu: FakeGpu) -> None:
     trt = sys.modules["tensorrt"]
     logger = make_logger(trt)

@@ -10,13 +10,15 @@ import pytest
 
 from lmedge.bundle import Artifact
 from lmedge.errors import BundleFormatError, DeviceUnavailableError, InputError, LmedgeError
+from lmedge.export.race_tensorrt import compile_bundle
+from lmedge.runtimes.cuda_memory import CudaSession, DeviceLostError
 from lmedge.runtimes.engine_record import record_path
 from lmedge.runtimes.tensorrt import TensorRtRuntime
 from lmedge.runtimes.tensorrt_machine import import_tensorrt
 from lmedge.runtimes.tensorrt_plan import TRUST_VARIABLE, trusting_engine_code
 from tests.bundles import random_crops, tiny_answer
-from tests.tensorrt.engines import resealed, tiny_engine, with_plan, with_record
-from tests.tensorrt.fake_gpu import Device, FakeGpu
+from tests.tensorrt.engines import engine_bundle, resealed, tiny_engine, with_plan, with_record
+from tests.tensorrt.fake_gpu import ILLEGAL_ADDRESS, Device, FakeGpu
 from tests.tensorrt.fake_plan import rewritten
 
 REBUILD = r"lmedge compile .* --target tensorrt"
@@ -70,6 +72,57 @@ def test_too_little_memory_inside_tensorrt_is_told_apart_from_a_bad_plan(
         TensorRtRuntime.open(engine)
 
 
+@pytest.mark.parametrize(
+    ("name", "skip"),
+    [
+        ("Runtime", 0),
+        ("Runtime.deserialize_cuda_engine", 0),
+        ("ICudaEngine.create_execution_context", 0),
+        ("IExecutionContext.set_input_shape", 0),
+        ("IExecutionContext.set_tensor_address", 0),
+        ("IExecutionContext.execute_async_v3", 0),
+        ("IExecutionContext.execute_async_v3", 1),  # while it is captured
+    ],
+)
+def test_a_device_that_is_lost_inside_tensorrt_is_told_as_lost(
+    engine: Artifact, fake_gpu: FakeGpu, name: str, skip: int
+) -> None:
+    """TensorRT only says that it failed; CUDA knows why."""
+    fake_gpu.fail(name, lost=ILLEGAL_ADDRESS, message="an illegal memory access was encountered", skip=skip)
+    with pytest.raises(DeviceLostError, match=r"cuda was lost.*700") as caught:
+        TensorRtRuntime.open(engine)
+    assert REBUILD[:14] not in str(caught.value)
+
+
+def test_a_device_is_asked_whether_it_still_answers(fake_gpu: FakeGpu) -> None:
+    session = CudaSession(0)
+    session.check_alive()
+    fake_gpu.fail("cudaStreamSynchronize", code=400)
+    session.check_alive()
+    fake_gpu.fail("cudaStreamSynchronize", code=700)
+    with pytest.raises(DeviceLostError, match="700"):
+        session.check_alive()
+    session.close()
+
+
+@pytest.mark.parametrize("name", ["Runtime.deserialize_cuda_engine", "ICudaEngine.create_execution_context"])
+def test_advice_names_the_bundle_and_not_where_its_engines_are_built(
+    engine: Artifact, fake_gpu: FakeGpu, tmp_path: Path, name: str
+) -> None:
+    bundle = tmp_path / "the bundle"
+    fake_gpu.fail(name, message="no such plan")
+    with trusting_engine_code(bundle), pytest.raises(BundleFormatError, match="no such plan") as caught:
+        TensorRtRuntime.open(engine)
+    assert f"lmedge compile '{bundle}' --target tensorrt" in str(caught.value)
+
+
+def test_a_race_names_the_bundle_and_not_its_temporary_folder(fake_gpu: FakeGpu, tmp_path: Path) -> None:
+    bundle = engine_bundle(tmp_path)
+    fake_gpu.fail("ICudaEngine.create_execution_context", message="no such plan")
+    with pytest.raises(LmedgeError, match=f"no such plan.* lmedge compile {bundle.root} --target tensorrt"):
+        compile_bundle(bundle, ["fp32"])
+
+
 def test_a_runtime_that_does_not_start_says_what_tensorrt_said(engine: Artifact, fake_gpu: FakeGpu) -> None:
     fake_gpu.fail("Runtime")
     with pytest.raises(DeviceUnavailableError, match=r"tensorrt\.Runtime does not start.*nullptr"):
@@ -103,7 +156,7 @@ def test_code_from_a_bundle_runs_only_if_its_source_is_trusted(
     with pytest.raises(BundleFormatError, match=rf"program code.*{TRUST_VARIABLE}=1.*{REBUILD}"):
         TensorRtRuntime.open(engine)
     assert fake_gpu.allocations == []
-    with trusting_engine_code(), TensorRtRuntime.open(engine):
+    with trusting_engine_code(tmp_path), TensorRtRuntime.open(engine):
         pass
     with pytest.raises(BundleFormatError, match="program code"):
         TensorRtRuntime.open(engine)

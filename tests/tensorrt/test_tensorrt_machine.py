@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,8 +14,8 @@ from lmedge.bundle import machine_arch
 from lmedge.errors import BackendUnavailableError
 from lmedge.runtimes import tensorrt_machine
 from lmedge.runtimes.cuda_driver import version_text
+from lmedge.runtimes.tensorrt import TensorRtRuntime
 from lmedge.runtimes.tensorrt_machine import (
-    EngineLog,
     EngineMachine,
     import_cuda,
     import_tensorrt,
@@ -21,8 +23,10 @@ from lmedge.runtimes.tensorrt_machine import (
     version_numbers,
 )
 from tests.tensorrt.api_names import FULL_VERSION
+from tests.tensorrt.engines import tiny_engine
 from tests.tensorrt.fake_gpu import Device, FakeGpu
 
+BINDINGS_12 = "pip install 'lmedge[tensorrt]' 'cuda-bindings>=12,<13'"
 STEPS = ["driver", "device", "tensorrt", "cuda-bindings", "Builder", "Runtime"]
 
 
@@ -106,7 +110,37 @@ def test_bindings_for_a_newer_cuda_than_the_drivers_are_told_apart(fake_gpu: Fak
     fake_gpu.driver_version, fake_gpu.runtime_version = 12060, 13000
     probe = probe_tensorrt()
     assert probe.steps[-1].step == "cuda-bindings"
-    assert "pip install 'cuda-bindings<=12.6.99'" in probe.reason
+    assert "newer than the driver's 12.6. Install the older: " + BINDINGS_12 in probe.reason
+
+
+def test_bindings_from_before_cuda_12_are_refused_before_anything_is_opened(fake_gpu: FakeGpu, tmp_path: Path) -> None:
+    """The driver runs them, but they take other arguments for graphs."""
+    engine = tiny_engine(tmp_path)
+    fake_gpu.driver_version, fake_gpu.runtime_version = 12060, 11080
+    probe = probe_tensorrt()
+    assert (probe.steps[-1].step, probe.machine) == ("cuda-bindings", None)
+    assert f"is for CUDA 11.8, too old for lmedge. {BINDINGS_12}" in probe.reason
+    with pytest.raises(BackendUnavailableError, match="too old for lmedge"):
+        TensorRtRuntime.open(engine)
+
+
+@pytest.mark.parametrize(
+    ("driver_version", "advice"),
+    [
+        (12060, BINDINGS_12),
+        (13020, "pip install 'lmedge[tensorrt]' 'cuda-bindings>=13,<14'"),
+        (11040, r"lmedge needs a driver for CUDA 12 or newer (JetPack 6); this one runs CUDA 11.4"),
+        (None, "'cuda-bindings>=N,<N+1', where N, at least 12, is the driver's CUDA"),
+    ],
+)
+def test_advice_to_install_is_for_the_driver_that_is_here(
+    fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, driver_version: int | None, advice: str
+) -> None:
+    fake_gpu.driver_version = driver_version
+    block(monkeypatch, "cuda.bindings.runtime")
+    with pytest.raises(BackendUnavailableError, match=re.escape(advice)):
+        import_cuda()
+    assert advice in TensorRtRuntime.status().extra
 
 
 @pytest.mark.parametrize(("step", "said"), [("Builder", "CUDA initialization failure"), ("Runtime", "returned nullptr")])
@@ -116,6 +150,22 @@ def test_a_part_that_does_not_start_says_what_tensorrt_said(fake_gpu: FakeGpu, s
     assert (probe.steps[-1].step, probe.machine) == (step, None)
     assert f"tensorrt.{step} does not start" in probe.reason
     assert said in probe.reason
+
+
+@pytest.mark.parametrize("device", [0, 1])
+def test_each_part_starts_on_the_device_that_was_asked_for(fake_gpu: FakeGpu, device: int) -> None:
+    fake_gpu.devices = (Device("Orin", "8.7"), Device("H100", "9.0"))
+    fake_gpu.select_device(1 - device)
+    assert probe_tensorrt(device).machine is not None
+    for part in ("Builder", "Runtime"):
+        before = fake_gpu.calls[: fake_gpu.names().index(part)]
+        assert [call.arguments for call in before if call.name == "cudaSetDevice"][-1:] == [(device,)]
+
+
+def test_a_device_that_cannot_be_chosen_is_told(fake_gpu: FakeGpu) -> None:
+    fake_gpu.fail("cudaSetDevice", code=46)
+    probe = probe_tensorrt()
+    assert (probe.steps[-1].step, probe.steps[-1].detail) == ("Builder", "cudaSetDevice(0) answers 46")
 
 
 def test_nothing_that_happens_makes_the_probe_raise(fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,13 +189,3 @@ def test_versions_are_compared_as_numbers(text: str, numbers: tuple[int, ...]) -
 def test_a_machine_goes_through_json() -> None:
     machine = EngineMachine("10.3.0", "12.6", "12.6", "Orin", "8.7", "linux", "aarch64")
     assert EngineMachine.from_json(machine.to_json()) == machine
-
-
-def test_the_log_keeps_warnings_and_errors(fake_gpu: FakeGpu, tensorrt_version: str) -> None:
-    trt = import_tensorrt()
-    log = EngineLog(trt)
-    assert log.tail == ""
-    for severity, text in (("INFO", "chatter"), ("WARNING", "slow\n layer"), ("ERROR", "bad"), ("ERROR", "bad")):
-        log.logger.log(getattr(trt.ILogger.Severity, severity), text)
-    assert log.lines == ("slow layer", "bad", "bad")
-    assert log.tail == "slow layer | bad"

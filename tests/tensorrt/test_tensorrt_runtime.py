@@ -101,6 +101,18 @@ def test_few_batch_sizes_are_kept_ready(engine: Artifact, fake_gpu: FakeGpu, mon
             assert sum("executable graph" in held for held in fake_gpu.allocations) <= 2
 
 
+def test_the_batch_size_that_was_not_used_for_longest_makes_room(
+    engine: Artifact, fake_gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmedge.runtimes.tensorrt._MOST_LANES", 2)
+    with TensorRtRuntime.open(engine, batch=None) as runtime:
+        for batch in (PROFILE.usual, 1, PROFILE.usual, 3):  # 1 is the one to go, although the usual one came first
+            ask(runtime, random_crops(batch))
+        made = fake_gpu.count("cudaGraphInstantiate")
+        ask(runtime, random_crops(PROFILE.usual))
+        assert fake_gpu.count("cudaGraphInstantiate") == made
+
+
 def test_a_frame_allocates_nothing_but_its_answer(engine: Artifact, fake_gpu: FakeGpu) -> None:
     crops = random_crops(1)
     with TensorRtRuntime.open(engine) as runtime:
