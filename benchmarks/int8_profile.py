@@ -30,7 +30,7 @@ from lmedge.runtimes.bench import alternate, describe_machine
 from lmedge.runtimes.telemetry import telemetry_off
 
 FILES = {"fp32": "export/model.fp32.onnx", "int8": "quantize/model.int8-x86.onnx"}
-CALLS, WARM_UP, PROFILED, BURST = 1200, 100, 200, 20
+CALLS, PROFILED, BURST = 1200, 200, 20
 POINTWISE, DEPTHWISE, OTHER_CONVOLUTION = "1×1 convolutions", "depthwise convolutions", "other convolutions"
 ADDS, ELEMENTWISE, POOLS = "residual adds", "activations and gates", "means"
 CONVERSIONS, REST = "conversions and layout", "image and head"
@@ -71,9 +71,6 @@ def _profile(run: Path) -> list[dict[str, Any]]:
     engines = {"onnxruntime": (_onnxruntime_call, _onnxruntime_times), "openvino": (_openvino_call, _openvino_times)}
     for engine, (make_call, layer_times) in engines.items():
         calls = [make_call(file, crop) for file in files.values()]
-        for call in calls:
-            for _ in range(WARM_UP):
-                call()
         whole = dict(zip(files, alternate(*calls, CALLS, time.perf_counter_ns, burst=BURST), strict=True))
         row = {
             "network": run.name,

@@ -21,6 +21,7 @@ from lmedge.export.race_outcome import FailedEngine, RacedEngine, RaceOutcome
 from lmedge.reports import GateResult, ParityReport
 from lmedge.runtimes import find_runtime
 from lmedge.runtimes.bench import bench
+from lmedge.runtimes.cuda_driver import DEVICE, device_number
 from lmedge.runtimes.engine_record import EngineRecord
 from lmedge.runtimes.gates import QUANTISED, GateLimits
 from lmedge.runtimes.golden import Golden
@@ -29,7 +30,7 @@ from lmedge.runtimes.parity import GOLDEN, check_golden, compare
 from lmedge.runtimes.tensorrt_machine import EngineMachine, import_tensorrt, probe_tensorrt
 from lmedge.runtimes.tensorrt_plan import trusting_engine_code
 
-BACKEND, DEVICE = "tensorrt", "cuda"
+BACKEND = "tensorrt"
 # An ONNX file that older TensorRT cannot hold: its scales are halves, which only strongly typed networks have.
 _NEEDS_STRONG_TYPING = "fp16-int8"
 _ITERATIONS = 300
@@ -55,10 +56,10 @@ def device_index(device: str) -> int:
     Raises:
         InputError: another kind of device.
     """
-    kind, _, number = device.partition(":")
-    if kind != DEVICE or not (number or "0").isdecimal():
+    number = device_number(device)
+    if number < 0:
         raise InputError(f"TensorRT engines are built on {DEVICE}, {DEVICE}:1 and so on; got {device!r}.")
-    return int(number or 0)
+    return number
 
 
 def compile_bundle(

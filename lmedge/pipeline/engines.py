@@ -22,7 +22,7 @@ from lmedge.export.race_tensorrt import find_machine, onnx_sources, race
 from lmedge.pipeline import run_files
 from lmedge.pipeline.stages import RunContext
 from lmedge.reports import ParityReport
-from lmedge.runtimes.tensorrt_machine import probe_tensorrt
+from lmedge.runtimes.tensorrt_machine import TensorRtProbe, probe_tensorrt
 
 TARGET, STAGE = "tensorrt", "engines"
 ENGINES, OPINION = "engines.json", "tensorrt_rtx.json"
@@ -86,18 +86,24 @@ def engine_files(context: RunContext) -> dict[str, Path]:
     return {path.relative_to(root).as_posix(): path for path in (root / ENGINES, root / OPINION, *made)}
 
 
+def probe_target(context: RunContext) -> TensorRtProbe | None:
+    """What this machine offers to TensorRT, without starting it; None where it is no target."""
+    return probe_tensorrt(start=False) if TARGET in context.config.targets else None
+
+
 def machine_text(context: RunContext) -> str:
     """What decides the engines beside the files: the machine, or why it is none; "" where TensorRT is no target."""
-    if TARGET not in context.config.targets:
+    probe = probe_target(context)
+    if probe is None:
         return ""
-    probe = probe_tensorrt(start=False)
     return probe.reason if probe.machine is None else json.dumps(probe.machine.to_json(), sort_keys=True)
 
 
 def reason_to_try_again(context: RunContext) -> str:
     """Why the stage runs though nothing changed: what failed on a GPU may have been for want of memory, and a Builder that did
     not start may start now. "" where that would change nothing."""
-    if TARGET not in context.config.targets or probe_tensorrt(start=False).machine is None:
+    probe = probe_target(context)
+    if probe is None or probe.machine is None:
         return ""
     found = read_engines(context)
     if found.state in ("unavailable", "refused"):
@@ -107,9 +113,9 @@ def reason_to_try_again(context: RunContext) -> str:
 
 def plan_note(context: RunContext) -> str:
     """What a build would do about TensorRT on this machine; "" where it is no target."""
-    if TARGET not in context.config.targets:
+    probe = probe_target(context)
+    if probe is None:
         return ""
-    probe = probe_tensorrt(start=False)
     if probe.machine is None:
         return (
             "TensorRT engines are built on the GPU that runs them, so none is built here; the bundle gets everything else, "

@@ -8,11 +8,10 @@ from lmedge.errors import AccuracyError, BackendUnavailableError, ExportError, L
 from lmedge.export.pack import VARIANTS, onnx_name
 from lmedge.export.race_outcome import unbuilt
 from lmedge.pipeline import run_files
-from lmedge.pipeline.engines import TARGET, read_engines
+from lmedge.pipeline.engines import probe_target, read_engines
 from lmedge.pipeline.stages import RunContext
 from lmedge.runtimes.gates import GROUP_GATES, LEAST_FACES
 from lmedge.runtimes.parity import require
-from lmedge.runtimes.tensorrt_machine import probe_tensorrt
 
 _TENSORRT_REASON = (
     "Engines are built on the GPU that runs them. The Q/DQ ONNX is at {onnx}; run `lmedge compile BUNDLE --target tensorrt` "
@@ -52,10 +51,8 @@ def missed_bounds(context: RunContext) -> LmedgeError | None:
 
 def missing_engine(context: RunContext) -> LmedgeError | None:
     """A target that this machine cannot build for, said before the bundle is packed."""
-    if TARGET not in context.config.targets:
-        return None
-    probe = probe_tensorrt(start=False)
-    return _no_gpu(context, probe.reason) if probe.machine is None else None
+    probe = probe_target(context)
+    return _no_gpu(context, probe.reason) if probe is not None and probe.machine is None else None
 
 
 def _no_gpu(context: RunContext, reason: str) -> LmedgeError:

@@ -11,6 +11,9 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+# What devices are called: "cuda" is the first one, "cuda:1" the next.
+DEVICE = "cuda"
+
 _LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 _NAME_BYTES = 256
 # CUdevice_attribute: COMPUTE_CAPABILITY_MAJOR and _MINOR.
@@ -56,6 +59,17 @@ class CudaDriver:
     version: str | None
     devices: tuple[CudaDevice, ...]
     reason: str
+
+
+def device_name(index: int) -> str:
+    """0 → "cuda", 1 → "cuda:1"."""
+    return DEVICE if index == 0 else f"{DEVICE}:{index}"
+
+
+def device_number(name: str) -> int:
+    """The inverse; -1, which no device has, for what is none of its names."""
+    kind, _, number = name.partition(":")
+    return int(number or 0) if kind == DEVICE and (number or "0").isdecimal() else -1
 
 
 class _CallError(Exception):

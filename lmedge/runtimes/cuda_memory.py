@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmedge.errors import DeviceUnavailableError, LmedgeError
+from lmedge.runtimes.cuda_driver import device_name
 from lmedge.runtimes.tensorrt_machine import import_cuda
 
 # cudaStreamNonBlocking: other streams of this thread do not wait for ours, nor ours for them.
@@ -184,7 +185,7 @@ class CudaSession:
     def _fail(self, function: str, error: Any, arguments: tuple[Any, ...]) -> NoReturn:
         text = self._cuda.cudaGetErrorString(error)[1]
         said = f"{function}: {error.name} {int(error)}, {text.decode() if isinstance(text, bytes) else text}"
-        where = "cuda" if self._index == 0 else f"cuda:{self._index}"
+        where = device_name(self._index)
         if int(error) == _OUT_OF_MEMORY:
             asked = f" for {arguments[0] / _MIB:.1f} MiB" if function in ("cudaMalloc", "cudaHostAlloc") else ""
             raise DeviceUnavailableError(

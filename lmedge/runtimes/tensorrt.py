@@ -17,7 +17,7 @@ import numpy.typing as npt
 from lmedge.bundle import Artifact, TensorSpec
 from lmedge.errors import BackendUnavailableError, BundleFormatError, DeviceUnavailableError, InputError, LmedgeError
 from lmedge.runtimes.base import Results, Runtime, RuntimeStatus
-from lmedge.runtimes.cuda_driver import probe_driver
+from lmedge.runtimes.cuda_driver import DEVICE, device_name, device_number, probe_driver
 from lmedge.runtimes.cuda_memory import CudaSession, DeviceLostError
 from lmedge.runtimes.engine_record import (
     EngineRecord,
@@ -30,7 +30,6 @@ from lmedge.runtimes.engine_record import (
 from lmedge.runtimes.tensorrt_machine import install_advice, probe_tensorrt
 from lmedge.runtimes.tensorrt_plan import PlanLoader
 
-_DEFAULT_DEVICE = "cuda"
 # Runs before the first answer: they bring the clocks up and load what is loaded lazily.
 _WARM_UP = 3
 # Batch sizes that are kept ready at once; each holds an engine and its memory.
@@ -70,8 +69,8 @@ class TensorRtRuntime(Runtime):
         if probe.machine is None:
             return RuntimeStatus(False, None, (), f"{probe.reason}.", install_advice())
         devices = probe_driver().devices
-        named = ", ".join(f"{_device_name(device.index)} is {device.name}" for device in devices)
-        names = tuple(_device_name(device.index) for device in devices)
+        named = ", ".join(f"{device_name(device.index)} is {device.name}" for device in devices)
+        names = tuple(device_name(device.index) for device in devices)
         return RuntimeStatus(True, probe.machine.tensorrt, names, f"Engines run on GPUs: {named}.", install_advice())
 
     @classmethod
@@ -80,7 +79,7 @@ class TensorRtRuntime(Runtime):
             record = EngineRecord.read(artifact.root / record_path(artifact.path))
         except BundleFormatError:
             return ""  # it is damaged, not another machine's
-        machine = probe_tensorrt(_device_index(device or _DEFAULT_DEVICE), start=False).machine
+        machine = probe_tensorrt(device_number(device or DEVICE), start=False).machine
         differences = machine_differences(record, machine) if machine is not None else []
         if not differences:
             return ""
@@ -91,7 +90,7 @@ class TensorRtRuntime(Runtime):
 
     def _open(self) -> None:
         self._record = self._read_record()
-        index = _device_index(self.device)
+        index = device_number(self.device)
         probe = probe_tensorrt(index, start=False)
         if probe.machine is None:
             raise BackendUnavailableError(f"tensorrt cannot be used here: {probe.reason}.")
@@ -227,16 +226,6 @@ class TensorRtRuntime(Runtime):
             self._session.release(lane.graph)
         lane.context = None
         lane.engine = None
-
-
-def _device_name(index: int) -> str:
-    return _DEFAULT_DEVICE if index == 0 else f"{_DEFAULT_DEVICE}:{index}"
-
-
-def _device_index(name: str) -> int:
-    """The inverse; -1, which no device has, for what is none of its names."""
-    kind, _, number = name.partition(":")
-    return int(number or 0) if kind == _DEFAULT_DEVICE and (number or "0").isdecimal() else -1
 
 
 def _shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
