@@ -10,13 +10,26 @@ import numpy.typing as npt
 import pytest
 
 from lmedge.errors import SchemaError
-from lmedge.schemas import IBUG_68, MMLAB_5, REGIONS, SCHEMAS, WFLW_98, LandmarkSchema, mapping_matrix
+from lmedge.schemas import (
+    AFLW_19,
+    COFW_29,
+    IBUG_68,
+    MMLAB_5,
+    REGIONS,
+    SCHEMAS,
+    WFLW_98,
+    LandmarkSchema,
+    mapping_matrix,
+)
 
 Points = npt.NDArray[np.float64]
 
 ALL = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=list(SCHEMAS))
 
-# Mirror permutations as published: WFLW in PFLD's Mirror98.txt and PIPNet, 300-W in PIPNet and HRNet.
+# Those with labelled photographs to check against.
+AT_HAND = pytest.mark.parametrize("schema", [MMLAB_5, IBUG_68, WFLW_98], ids=lambda schema: schema.name)
+
+# Mirror permutations as published: WFLW in PFLD's Mirror98.txt and PIPNet, the others in PIPNet and HRNet.
 PUBLISHED_FLIPS = {
     "MMLAB_5": [1, 0, 2, 4, 3],
     "IBUG_68": [
@@ -30,8 +43,12 @@ PUBLISHED_FLIPS = {
         72, 71, 70, 69, 68, 75, 74, 73, 64, 63, 62, 61, 60, 67, 66, 65, 82, 81, 80, 79, 78, 77, 76, 87, 86, 85, 84, 83,
         92, 91, 90, 89, 88, 95, 94, 93, 97, 96,
     ],
+    "COFW_29": [
+        1, 0, 3, 2, 6, 7, 4, 5, 9, 8, 11, 10, 14, 15, 12, 13, 17, 16, 19, 18, 20, 21, 23, 22, 24, 25, 26, 27, 28,
+    ],
+    "AFLW_19": [5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 14, 13, 12, 17, 16, 15, 18],
 }  # fmt: skip
-PUBLISHED_PAIRS = {"MMLAB_5": 2, "IBUG_68": 29, "WFLW_98": 44}
+PUBLISHED_PAIRS = {"MMLAB_5": 2, "IBUG_68": 29, "WFLW_98": 44, "COFW_29": 11, "AFLW_19": 8}
 # How far a point of a mean face may lie from its mirror image, as a share of the face's extent. Measured: 0.015 to 0.024 (the
 # chin: people tilt and turn their heads more to one side), and 0.075 or more when a single pair is left unswapped.
 SYMMETRY_LIMIT = 0.04
@@ -65,7 +82,7 @@ def test_regions_normalizer_and_curves_are_their_own_mirror_image(schema: Landma
     for name, indices in schema.groups.items():
         assert mirrored(indices) == set(indices), name
     first, second = schema.normalizer
-    assert mirrored(first) == set(second)
+    assert {frozenset(mirrored(first)), frozenset(mirrored(second))} == {frozenset(first), frozenset(second)}
     edges = {frozenset(edge) for edge in schema.edges}
     assert {frozenset(mirrored(edge)) for edge in schema.edges} == edges
 
@@ -86,21 +103,37 @@ def test_regions_normalizer_and_curves_are_their_own_mirror_image(schema: Landma
         (MMLAB_5, "eyes", [0, 1]),
         (MMLAB_5, "nose", [2]),
         (MMLAB_5, "mouth", [3, 4]),
+        (COFW_29, "contour", [28]),
+        (COFW_29, "brows", range(8)),
+        (COFW_29, "eyes", range(8, 18)),
+        (COFW_29, "nose", range(18, 22)),
+        (COFW_29, "mouth", range(22, 28)),
+        (AFLW_19, "contour", [18]),
+        (AFLW_19, "brows", range(6)),
+        (AFLW_19, "eyes", range(6, 12)),
+        (AFLW_19, "nose", range(12, 15)),
+        (AFLW_19, "mouth", range(15, 18)),
     ],
 )
 def test_regions_are_the_published_ones(schema: LandmarkSchema, region: str, expected: list[int]) -> None:
     assert list(schema.groups[region]) == list(expected)
 
 
-@pytest.mark.parametrize(
-    ("schema", "pair"), [(IBUG_68, (36, 45)), (WFLW_98, (60, 72)), (MMLAB_5, (0, 1))], ids=lambda value: str(value)[:10]
-)
+@pytest.mark.parametrize(("schema", "pair"), [(IBUG_68, (36, 45)), (WFLW_98, (60, 72)), (MMLAB_5, (0, 1)), (COFW_29, (8, 9))])
 def test_the_error_is_divided_by_the_inter_ocular_distance(schema: LandmarkSchema, pair: tuple[int, int]) -> None:
     points = np.zeros((2, schema.num_points, 2))
     points[0, pair[0]], points[0, pair[1]] = (10, 20), (13, 24)
     points[1, pair[0]], points[1, pair[1]] = (0, 0), (0, 7)
     assert schema.normalizer_px(points).tolist() == [5, 7]
     assert schema.point_names[pair[0]].startswith("right_eye")
+
+
+def test_aflw_is_divided_by_a_distance_that_profiles_have_too() -> None:
+    """Papers divide by the size of a box. The points here lie on the midline, so both profiles show them."""
+    first, second = AFLW_19.normalizer
+    assert [AFLW_19.point_names[index] for index in (*first, *second)] == ["nose_tip", "chin"]
+    assert [AFLW_19.flip_indices[index] for index in (*first, *second)] == [*first, *second]
+    assert "nose tip to chin" in AFLW_19.normalizer_name
 
 
 def test_left_is_the_subjects_left() -> None:
@@ -147,14 +180,14 @@ def mirror_distances(face: Points, flips: list[int]) -> Points:
 
 
 @pytest.mark.data
-@ALL
+@AT_HAND
 def test_the_mean_face_is_its_own_mirror_image(schema: LandmarkSchema, data_folder: Path) -> None:
     face = mean_face(labelled_faces(schema.name, data_folder))
     assert mirror_distances(face, list(schema.flip_indices)).max() < SYMMETRY_LIMIT
 
 
 @pytest.mark.data
-@ALL
+@AT_HAND
 def test_one_pair_left_unswapped_is_seen_on_the_mean_face(schema: LandmarkSchema, data_folder: Path) -> None:
     face = mean_face(labelled_faces(schema.name, data_folder))
     for index, partner in enumerate(schema.flip_indices):
@@ -165,7 +198,7 @@ def test_one_pair_left_unswapped_is_seen_on_the_mean_face(schema: LandmarkSchema
 
 
 @pytest.mark.data
-@ALL
+@AT_HAND
 def test_the_subjects_right_is_on_the_left_of_the_photo(schema: LandmarkSchema, data_folder: Path) -> None:
     face = mean_face(labelled_faces(schema.name, data_folder))
     for index, partner in enumerate(schema.flip_indices):
@@ -180,8 +213,12 @@ def test_a_schema_maps_to_itself_unchanged() -> None:
     assert np.array_equal(mapping_matrix(IBUG_68, IBUG_68), np.eye(68))
 
 
-@pytest.mark.parametrize(("source", "target"), [(WFLW_98, IBUG_68), (IBUG_68, MMLAB_5)], ids=["98 to 68", "68 to 5"])
-class TestPublishedMappings:
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [(WFLW_98, IBUG_68), (IBUG_68, MMLAB_5), (WFLW_98, COFW_29), (WFLW_98, AFLW_19)],
+    ids=["98 to 68", "68 to 5", "98 to 29", "98 to 19"],
+)
+class TestMappings:
     def test_weights_are_shares(self, source: LandmarkSchema, target: LandmarkSchema) -> None:
         matrix = mapping_matrix(source, target)
         assert matrix.shape == (target.num_points, source.num_points)
@@ -213,6 +250,16 @@ def test_68_to_5_takes_eye_centres_and_mouth_corners() -> None:
     matrix = mapping_matrix(IBUG_68, MMLAB_5)
     points = np.arange(68.0)
     assert (matrix @ points).tolist() == pytest.approx([38.5, 44.5, 30, 48, 54])
+
+
+@pytest.mark.parametrize("target", [COFW_29, AFLW_19], ids=["29", "19"])
+def test_names_that_both_sets_have_are_the_same_point(target: LandmarkSchema) -> None:
+    matrix = mapping_matrix(WFLW_98, target)
+    same = [name for name in target.point_names if name in WFLW_98.point_names]
+    assert {"right_eye_outer", "left_eye_inner", "left_mouth_corner", "chin"} <= set(same)
+    for name in same:
+        row = matrix[target.point_names.index(name)]
+        assert row[WFLW_98.point_names.index(name)] == row.sum() == 1, name
 
 
 def test_an_unpublished_mapping_is_refused() -> None:

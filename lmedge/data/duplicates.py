@@ -16,7 +16,7 @@ faces below, with a few look-alikes up to 0.85. A look-alike that is merged only
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +58,7 @@ Patches = npt.NDArray[np.float32]
 def share_keys_of_duplicates(samples: Sequence[FaceSample]) -> list[FaceSample]:
     """The same faces in the same order; near-duplicate photos have the smallest of their photo keys.
 
-    Faces whose image is an array were rendered and keep their keys.
+    Faces whose image is an array keep their keys.
 
     Raises:
         DataError: an image is missing or cannot be decoded.
@@ -73,14 +73,34 @@ def duplicate_groups(samples: Sequence[FaceSample]) -> list[tuple[str, ...]]:
     Raises:
         DataError: an image is missing or cannot be decoded.
     """
-    photos = [sample for sample in samples if isinstance(sample.image, Path)]
-    patches = _patches(photos)
+    return groups_of_pairs(samples, duplicate_pairs(samples))
+
+
+def groups_of_pairs(samples: Sequence[FaceSample], pairs: Iterable[tuple[int, int]]) -> list[tuple[str, ...]]:
+    """The groups of photo keys that pairs of faces link, as `duplicate_groups` lists them."""
     links = _Links()
-    for first, second in _candidates(patches):
-        keys = photos[first].photo_key, photos[second].photo_key
-        if not links.joined(*keys) and _same_photo(patches[first], patches[second]):
+    for first, second in pairs:
+        keys = samples[first].photo_key, samples[second].photo_key
+        if not links.joined(*keys):
             links.join(*keys)
     return links.groups()
+
+
+def duplicate_pairs(samples: Sequence[FaceSample]) -> list[tuple[int, int]]:
+    """Every two faces, as indices in order, that are one face in copies of one photo.
+
+    Faces whose image is an array are in no pair: rendered faces have no copies, and a crop cache has shared keys already.
+
+    Raises:
+        DataError: an image is missing or cannot be decoded.
+    """
+    indices = [index for index, sample in enumerate(samples) if isinstance(sample.image, Path)]
+    patches = _patches([samples[index] for index in indices])
+    return [
+        (indices[first], indices[second])
+        for first, second in _candidates(patches)
+        if _same_photo(patches[first], patches[second])
+    ]
 
 
 class _Links:

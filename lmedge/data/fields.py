@@ -10,7 +10,7 @@ from pathlib import Path
 from lmedge.errors import DataError, InputError
 from lmedge.landmarks import FaceBox
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm")
 
 
 def read_lines(path: Path) -> list[str]:

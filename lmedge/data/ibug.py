@@ -9,8 +9,10 @@ Sagonas et al., "300 Faces In-The-Wild Challenge: database and results", IMAVIS 
     …
     }
 
-The header, the braces or both may be missing. An image without ``.pts`` is not a labelled face and is left out; a
-``.pts`` without an image is an error.
+The header, the braces or both may be missing. The re-annotations of databases that may not be passed on (XM2VTS, Multi-PIE,
+FRGC) come without images: there a ``.pts`` belongs to the image of the same name in the nearest folder, such as
+``xm2vts/landmarks/000_1_1.pts`` and ``xm2vts/images/000_1_1.ppm``. An image without ``.pts`` is not a labelled face and is
+left out; a ``.pts`` without an image is an error.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def read_pts(path: Path) -> npt.NDArray[np.float32]:
             )
         points.append(numbers(fields, f"{path}:{line_number}"))
     if len(points) != IBUG_68.num_points:
-        raise DataError(f"{path}: expected {IBUG_68.num_points} points, one per line, got {len(points)}.")
+        raise DataError(f"{path}: expected {IBUG_68.num_points} points, one per line, got {len(points)}.{_hint(len(points))}")
     return (np.array(points) - 1).astype(np.float32)
 
 
@@ -76,8 +78,15 @@ def _is_header(text: str, origin: str) -> bool:
     if match is None:
         return False
     if match[1].lower() == "n_points" and match[2] != str(IBUG_68.num_points):
-        raise DataError(f"{origin}: expected n_points: {IBUG_68.num_points}, got {match[2][:40]!r}.")
+        count = int(match[2]) if match[2].isdecimal() else 0
+        raise DataError(f"{origin}: expected n_points: {IBUG_68.num_points}, got {match[2][:40]!r}.{_hint(count)}")
     return True
+
+
+def _hint(points: int) -> str:
+    return " Profile views of Multi-PIE and Menpo have these 39 points, another set: keep them in another folder." * (
+        points == 39
+    )
 
 
 def _read_face(root: Path, image: Path, label: Path) -> FaceSample:
@@ -104,22 +113,35 @@ def _subset_of(root: Path, label: Path) -> str:
 
 def _labelled_images(root: Path) -> list[tuple[Path, Path]]:
     """Pairs of image and ``.pts`` file, sorted by path."""
-    pairs: list[tuple[Path, Path]] = []
+    images: dict[str, list[Path]] = {}
+    labels: list[Path] = []
     for folder, _, names in os.walk(root):
-        images: dict[str, list[str]] = {}
-        for name in names:
-            if name.lower().endswith(IMAGE_SUFFIXES):
-                images.setdefault(os.path.splitext(name)[0], []).append(name)
         for name in names:
             stem, suffix = os.path.splitext(name)
+            if suffix.lower() in IMAGE_SUFFIXES:
+                images.setdefault(stem, []).append(Path(folder, name))
             # macOS leaves files such as "._face.pts" in archives.
-            if suffix.lower() == ".pts" and not name.startswith("."):
-                pairs.append((_image_of(folder, name, images.get(stem, [])), Path(folder, name)))
-    return sorted(pairs)
+            elif suffix.lower() == ".pts" and not name.startswith("."):
+                labels.append(Path(folder, name))
+    labelled = {(label.parent, label.stem) for label in labels}
+    return sorted((_image_of(label, images.get(label.stem, []), labelled, root), label) for label in labels)
 
 
-def _image_of(folder: str, label_name: str, found: list[str]) -> Path:
-    if len(found) == 1:
-        return Path(folder, found[0])
-    problem = f"several images share its name: {', '.join(sorted(found))}" if found else "no .jpg, .jpeg or .png beside it"
-    raise DataError(f"{Path(folder, label_name)}: {problem}. Each .pts needs exactly one image of the same name.")
+def _image_of(label: Path, candidates: list[Path], labelled: set[tuple[Path, str]], root: Path) -> Path:
+    """The image of a label's name beside it, else the one in the nearest folder that has no label of its own beside it."""
+    beside = [image for image in candidates if image.parent == label.parent]
+    free = [image for image in candidates if (image.parent, image.stem) not in labelled]
+    for folder in label.parents:
+        found = beside or [image for image in free if image.is_relative_to(folder)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(sorted(str(image.relative_to(folder)) for image in found))
+            raise DataError(f"{label}: several images share its name: {names}. Each .pts needs exactly one image.")
+        if folder == root:
+            break
+    suffixes = ", ".join(IMAGE_SUFFIXES)
+    raise DataError(
+        f"{label}: no image of its name ({suffixes}) beside it or elsewhere below {root}. "
+        "Complete the download, or remove the file."
+    )

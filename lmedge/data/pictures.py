@@ -11,6 +11,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lmedge.data.drawing import (
+    BACKGROUND_BGR,
+    FAINT_BGR,
+    SHIFT,
+    TEXT_BGR,
+    Image,
+    draw_points,
+    fitted_text,
+    fixed_point,
+    write_text,
+)
 from lmedge.data.samples import FaceSample
 from lmedge.errors import DataError, InputError
 from lmedge.landmarks import Landmarks
@@ -18,63 +29,16 @@ from lmedge.metrics import nme
 from lmedge.preprocess import check_image, square_transform, warp
 from lmedge.schemas import LandmarkSchema
 
+__all__ = ["contact_sheet", "draw_faces", "draw_points", "face_tile", "save_picture"]
+
 LABEL_BGR = (40, 40, 255)
 PREDICTION_BGR = (60, 220, 60)
 BOX_BGR = (230, 180, 60)
 
-# Sizes of marks, as parts of the face's extent on the picture, and the least that can be seen. Few points are drawn larger.
-_POINT_RADIUS, _POINT_RADIUS_AT, _MIN_RADIUS_PX = 0.01, 68, 1.2
-_LINE_WIDTH = 0.005
 # Side of a tile over the extent of the points: the outline included or not.
 _OUTLINE_SIDE, _INNER_SIDE = 1.45, 2.6
-_BACKGROUND_BGR, _TEXT_BGR, _FAINT_BGR = (24, 24, 24), (235, 235, 235), (165, 165, 165)
-_FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.4
 _CAPTION_LINE_PX, _GAP_PX = 16, 6
-# cv2 draws at fractions of a pixel when coordinates are whole numbers of 1/16 px.
-_SHIFT = 4
-
-Image = npt.NDArray[np.uint8]
-Color = tuple[int, int, int]
-
-
-def draw_points(
-    image_bgr: Image,
-    points_px: npt.NDArray[np.floating],
-    color: Color,
-    schema: LandmarkSchema,
-    *,
-    curves: bool = True,
-    radius_px: float | None = None,
-) -> Image:
-    """A copy of the image with the points and the curves through them; unknown points (NaN) are left out.
-
-    Args:
-        image_bgr: uint8 (H, W, 3), or gray (H, W).
-        points_px: (K, 2) in pixels of the image, pixel centres at integers.
-        radius_px: of a point; without it, fitting the size of the face.
-
-    Raises:
-        InputError: not an image, or not K points.
-    """
-    picture = check_image(image_bgr).copy()
-    points = np.asarray(points_px, np.float64)
-    if points.shape != (schema.num_points, 2):
-        raise InputError(f"points_px of {schema.name} must be ({schema.num_points}, 2); got {points.shape}.")
-    known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=1))
-    if not known.any():
-        return picture
-    # Points far outside the picture must not swell the marks.
-    extent = min(float(np.ptp(points[known], axis=0).max()), float(max(picture.shape)))
-    fitting = _POINT_RADIUS * extent * (_POINT_RADIUS_AT / schema.num_points) ** 0.5
-    radius = max(_MIN_RADIUS_PX, fitting) if radius_px is None else radius_px
-    if curves:
-        width = max(1, round(_LINE_WIDTH * extent))
-        for first, second in schema.edges:
-            if known[first] and known[second]:
-                cv2.line(picture, _fixed(points[first]), _fixed(points[second]), color, width, cv2.LINE_AA, _SHIFT)
-    for point in points[known]:
-        cv2.circle(picture, _fixed(point), round(radius * 2**_SHIFT), color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
-    return picture
+_LEGEND_LINE_PX, _LEGEND_COLUMN_PX = 15, 190
 
 
 def draw_faces(image_bgr: Image, faces: Sequence[Landmarks]) -> Image:
@@ -85,8 +49,8 @@ def draw_faces(image_bgr: Image, faces: Sequence[Landmarks]) -> Image:
     """
     picture = check_image(image_bgr).copy()
     for face in faces:
-        corners = _fixed(face.box.xyxy[:2]), _fixed(face.box.xyxy[2:])
-        cv2.rectangle(picture, *corners, BOX_BGR, 1, cv2.LINE_AA, _SHIFT)
+        corners = fixed_point(face.box.xyxy[:2]), fixed_point(face.box.xyxy[2:])
+        cv2.rectangle(picture, *corners, BOX_BGR, 1, cv2.LINE_AA, SHIFT)
         picture = draw_points(picture, face.points_px, PREDICTION_BGR, face.schema)
     return picture
 
@@ -98,12 +62,14 @@ def contact_sheet(
     captions: Sequence[str] | None = None,
     columns: int = 6,
     tile_px: int = 240,
+    names: bool = False,
 ) -> Image:
     """Faces in rows of tiles, uint8 (H, W, 3) BGR: labels red, predictions green over them, the name under each.
 
     Args:
         predictions: one per face, (K, 2) in pixels of the face's image, or None for a face that was not found.
         captions: a second line under each name; without it, the subset tags and the error of the prediction.
+        names: number the points, and list their names to the right.
 
     Raises:
         InputError: no faces, or lists of different lengths.
@@ -120,12 +86,15 @@ def contact_sheet(
     tiles = []
     for index, sample in enumerate(samples):
         detail = captions[index] if captions is not None else _detail(sample, found[index], predictions is not None)
-        tiles.append(_captioned(face_tile(sample, found[index], tile_px), _name(sample), detail))
-    return _grid(tiles, columns)
+        tiles.append(_captioned(face_tile(sample, found[index], tile_px, numbers=names), _name(sample), detail))
+    sheet = _grid(tiles, columns)
+    return _with_legend(sheet, samples[0].schema) if names else sheet
 
 
-def face_tile(sample: FaceSample, prediction_px: npt.NDArray[np.floating] | None, tile_px: int) -> Image:
-    """One face, enlarged to a square tile, with its labels and, where there is one, the prediction.
+def face_tile(
+    sample: FaceSample, prediction_px: npt.NDArray[np.floating] | None, tile_px: int, *, numbers: bool = False
+) -> Image:
+    """One face, enlarged to a square tile, with its labels and, where there is one, the prediction; numbered on demand.
 
     Raises:
         DataError: the image cannot be read.
@@ -134,7 +103,7 @@ def face_tile(sample: FaceSample, prediction_px: npt.NDArray[np.floating] | None
     margin = _OUTLINE_SIDE if "contour" in sample.schema.groups else _INNER_SIDE
     transform = square_transform(box.center, margin * max(box.width, box.height), tile_px)
     tile = warp(check_image(sample.read_image()), transform)
-    tile = draw_points(tile, transform.to_crop(sample.points_px), LABEL_BGR, sample.schema)
+    tile = draw_points(tile, transform.to_crop(sample.points_px), LABEL_BGR, sample.schema, numbers=numbers)
     if prediction_px is None:
         return tile
     return draw_points(tile, transform.to_crop(prediction_px), PREDICTION_BGR, sample.schema)
@@ -164,12 +133,6 @@ def save_picture(path: str | Path, image_bgr: Image) -> Path:
     return target
 
 
-def _fixed(point_px: npt.NDArray[np.floating]) -> tuple[int, int]:
-    """A point in sixteenths of a pixel, far ones brought near: cv2 takes 32-bit numbers."""
-    x, y = np.clip(np.rint(np.asarray(point_px) * 2**_SHIFT), -(2**24), 2**24)
-    return int(x), int(y)
-
-
 def _name(sample: FaceSample) -> str:
     return sample.image.name if isinstance(sample.image, Path) else sample.photo_key
 
@@ -185,21 +148,11 @@ def _detail(sample: FaceSample, prediction_px: npt.NDArray[np.floating] | None, 
 
 
 def _captioned(tile: Image, name: str, detail: str) -> Image:
-    strip = np.full((2 * _CAPTION_LINE_PX + 4, tile.shape[1], 3), _BACKGROUND_BGR, np.uint8)
-    for line, (text, color) in enumerate(((name, _TEXT_BGR), (detail, _FAINT_BGR)), 1):
+    strip = np.full((2 * _CAPTION_LINE_PX + 4, tile.shape[1], 3), BACKGROUND_BGR, np.uint8)
+    for line, (text, color) in enumerate(((name, TEXT_BGR), (detail, FAINT_BGR)), 1):
         place = (2, line * _CAPTION_LINE_PX - 3)
-        cv2.putText(strip, _fitted(text, tile.shape[1] - 4), place, _FONT, _FONT_SCALE, color, 1, cv2.LINE_AA)
+        write_text(strip, fitted_text(text, tile.shape[1] - 4), place, color)
     return np.vstack([tile, strip])
-
-
-def _fitted(text: str, width_px: int) -> str:
-    """The text, its middle left out until it fits; letters that not every OpenCV can draw become "?"."""
-    plain = text.encode("ascii", "replace").decode()
-    shown, kept = plain, len(plain)
-    while kept > 1 and cv2.getTextSize(shown, _FONT, _FONT_SCALE, 1)[0][0] > width_px:
-        kept -= 1
-        shown = f"{plain[: kept // 2]}..{plain[len(plain) - (kept - kept // 2) :]}"
-    return shown
 
 
 def _grid(tiles: Sequence[Image], columns: int) -> Image:
@@ -207,8 +160,23 @@ def _grid(tiles: Sequence[Image], columns: int) -> Image:
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     step_y, step_x = height + _GAP_PX, width + _GAP_PX
-    sheet = np.full((rows * step_y + _GAP_PX, columns * step_x + _GAP_PX, 3), _BACKGROUND_BGR, np.uint8)
+    sheet = np.full((rows * step_y + _GAP_PX, columns * step_x + _GAP_PX, 3), BACKGROUND_BGR, np.uint8)
     for index, tile in enumerate(tiles):
         top, left = _GAP_PX + index // columns * step_y, _GAP_PX + index % columns * step_x
         sheet[top : top + height, left : left + width] = tile
     return sheet
+
+
+def _with_legend(sheet: Image, schema: LandmarkSchema) -> Image:
+    """The sheet with the points' numbers and names in columns to its right."""
+    names = [f"{index:2d} {name}" for index, name in enumerate(schema.point_names)]
+    height = max(sheet.shape[0], 20 * _LEGEND_LINE_PX)
+    lines = height // _LEGEND_LINE_PX - 1
+    columns = -(-len(names) // lines)
+    legend = np.full((height, columns * _LEGEND_COLUMN_PX, 3), BACKGROUND_BGR, np.uint8)
+    for index, name in enumerate(names):
+        place = (4 + index // lines * _LEGEND_COLUMN_PX, (index % lines + 1) * _LEGEND_LINE_PX)
+        write_text(legend, fitted_text(name, _LEGEND_COLUMN_PX - 8), place, TEXT_BGR)
+    padded = np.full((height, sheet.shape[1], 3), BACKGROUND_BGR, np.uint8)
+    padded[: sheet.shape[0]] = sheet
+    return np.hstack([padded, legend])

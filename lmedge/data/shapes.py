@@ -34,14 +34,23 @@ def shape_deviations(points_px: npt.NDArray[np.floating]) -> Floats:
     Raises:
         InputError: no faces, or an array of another shape.
     """
+    deviations = point_deviations(points_px)
+    return np.asarray(np.sqrt(np.nanmean(deviations**2, axis=1)))
+
+
+def point_deviations(points_px: npt.NDArray[np.floating]) -> Floats:
+    """How far each point is from the nearest usual shape of its face, (N, K); see `shape_deviations`. NaN where unknown.
+
+    Raises:
+        InputError: no faces, or an array of another shape.
+    """
     points = np.asarray(points_px, np.float64)
     if points.ndim != 3 or points.shape[0] == 0 or points.shape[2] != 2:
         raise InputError(f"Shapes must be an array (N, K, 2) with N of at least 1; got {points.shape}.")
     shapes = points[..., 0] + 1j * points[..., 1]
     middle, aligned = _middle_shape(shapes)
     deviation = _unusual_part(np.where(np.isfinite(aligned), aligned - middle, 0))
-    known = np.isfinite(shapes)
-    distance = np.sqrt(np.where(known, np.abs(deviation) ** 2, 0).sum(axis=1) / known.sum(axis=1))
+    distance = np.where(np.isfinite(shapes), np.abs(deviation), np.nan)
     return np.asarray(distance / max(np.nanmax(part) - np.nanmin(part) for part in (middle.real, middle.imag)))
 
 

@@ -6,44 +6,29 @@ Readers parse labels and look for the images; pixels are decoded later, by whoev
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmedge.data.csv import files_csv, read_csv
-from lmedge.data.ibug import files_300w, read_300w
-from lmedge.data.mmlab import files_mmlab5, read_mmlab5
+from lmedge.data.kinds import KINDS, SourceKind, synthetic_count
 from lmedge.data.samples import FaceSample
-from lmedge.data.wflw import files_wflw, read_wflw
 from lmedge.errors import DataError, SchemaError
-from lmedge.preprocess import REFERENCE
-from lmedge.schemas import IBUG_68, MMLAB_5, WFLW_98, LandmarkSchema
+from lmedge.schemas import LandmarkSchema
 
+__all__ = [
+    "KINDS",
+    "Source",
+    "SourceKind",
+    "check_sources",
+    "expand_sources",
+    "parse_source",
+    "read_sources",
+    "source_files",
+    "source_terms",
+]
 
-@dataclass(frozen=True)
-class SourceKind:
-    """A format of labelled faces.
-
-    Attributes:
-        what: the format in a few words.
-        path: what PATH is.
-        schema: the points it has; of kinds that take any schema, the default, or None where it must be given.
-        any_schema: whether faces of other schemas can be asked for.
-        zoo_prefix: how trained bundles of these points are called, or "".
-        box_kind: the kind of box the labels come with.
-        licence: the terms of the data, for the bundle's provenance, or "".
-        read, files: the faces, and the files whose bytes define them, of a path and a schema.
-    """
-
-    what: str
-    path: str
-    schema: LandmarkSchema | None
-    box_kind: str
-    read: Callable[[str, LandmarkSchema], list[FaceSample]]
-    files: Callable[[str, LandmarkSchema], list[Path]]
-    zoo_prefix: str = ""
-    any_schema: bool = False
-    licence: str = ""
+_UNKNOWN_TERMS = "not known to lmedge: those of whoever made the labels"
+_TERMS = {"synthetic": "made by lmedge, no terms"}
 
 
 @dataclass(frozen=True)
@@ -72,13 +57,14 @@ def parse_source(text: str, schema: LandmarkSchema | None = None) -> Source:
     if not colon or not path or name not in KINDS:
         raise DataError(_expected(text, name if colon else ""))
     kind = KINDS[name]
-    chosen = schema or kind.schema
+    chosen = kind.schema_of(path, schema) if kind.schema_of else schema or kind.schema
     if chosen is None:
         raise DataError(f"{text}: {name} takes any point set; say which with --schema NAME or --schema FILE.toml.")
-    if not kind.any_schema and chosen != kind.schema and kind.schema is not None:
-        raise SchemaError(f"{text}: {name} has the points of {kind.schema.name}, not {chosen.name}. Leave --schema out.")
+    own = chosen if kind.schema_of else kind.schema
+    if not kind.any_schema and schema is not None and own is not None and schema != own:
+        raise SchemaError(f"{text}: {name} has the points of {own.name}, not {schema.name}. Leave --schema out.")
     if name == "synthetic":
-        _synthetic_count(path)
+        synthetic_count(path)
     return Source(name, path, chosen)
 
 
@@ -89,6 +75,42 @@ def source_files(source: Source) -> list[Path]:
         DataError: the folder, file or lists are missing.
     """
     return KINDS[source.kind].files(source.path, source.schema)
+
+
+def expand_sources(sources: Sequence[Source]) -> list[Source]:
+    """The sources with each folder of kind `mixed` replaced by what was found in it."""
+    from lmedge.data.mixed import mixed_parts
+
+    return [part for s in sources for part in (mixed_parts(s.path, s.schema) if s.kind == "mixed" else [s])]
+
+
+def source_terms(sources: Sequence[Source]) -> list[dict[str, str]]:
+    """What a manifest says of where faces come from: kind, what (the format) and terms of use, also of those inside others.
+
+    Raises:
+        DataError: a folder or file that holds other sources cannot be read.
+    """
+    found: list[dict[str, str]] = []
+    for source in sources:
+        kind = KINDS[source.kind]
+        if kind.sources_of is not None:
+            found += kind.sources_of(source.path, source.schema)
+        else:
+            terms = kind.licence or _TERMS.get(source.kind, _UNKNOWN_TERMS)
+            found.append({"kind": source.kind, "what": kind.what, "terms": terms})
+    return [entry for index, entry in enumerate(found) if entry not in found[:index]]
+
+
+def check_sources(sources: Sequence[Source]) -> None:
+    """Compares the pixels of crop caches with their digests; sources of other kinds have none.
+
+    Raises:
+        DataError: a file was changed since it was written.
+    """
+    for source in expand_sources(sources):
+        check = KINDS[source.kind].check
+        if check is not None:
+            check(source.path)
 
 
 def read_sources(sources: Sequence[Source]) -> list[FaceSample]:
@@ -117,68 +139,3 @@ def _expected(text: str, name: str) -> str:
     near = difflib.get_close_matches(name.lower(), KINDS, n=1)
     hint = f" Did you mean {near[0]}?" if near and name not in KINDS else ""
     return f"Expected KIND:PATH, with KIND one of {', '.join(KINDS)}; got {text!r}.{hint}"
-
-
-def _synthetic_count(path: str) -> int:
-    if not (path.isascii() and path.isdigit()) or int(path) == 0:
-        raise DataError(f"synthetic:{path}: expected how many faces to render, e.g. synthetic:500.")
-    return int(path)
-
-
-def _render(path: str, schema: LandmarkSchema) -> list[FaceSample]:
-    from lmedge.data.synthetic import render_faces
-
-    return list(render_faces(_synthetic_count(path), schema))
-
-
-KINDS: dict[str, SourceKind] = {
-    "synthetic": SourceKind(
-        what="rendered faces with exact labels",
-        path="how many faces to render",
-        schema=IBUG_68,
-        any_schema=True,
-        box_kind=REFERENCE,
-        read=_render,
-        files=lambda path, schema: [],
-    ),
-    "300w": SourceKind(
-        what="images with a .pts file of 68 points beside each: AFW, Helen, LFPW, iBUG, Multi-PIE, XM2VTS",
-        path="a folder tree of .jpg or .png images with .pts files",
-        schema=IBUG_68,
-        zoo_prefix="ibug68",
-        box_kind=REFERENCE,
-        read=lambda path, schema: read_300w(path),
-        files=lambda path, schema: files_300w(path),
-        licence="300-W (iBUG): research only; use in training commercial algorithms is not allowed. "
-        "The photos stay under the terms of their owners.",
-    ),
-    "wflw": SourceKind(
-        what="lists of 98 points with boxes and attributes, 207 fields a line",
-        path="WFLW's folder, or one of its lists",
-        schema=WFLW_98,
-        zoo_prefix="wflw98",
-        box_kind="wflw",
-        read=lambda path, schema: read_wflw(path),
-        files=lambda path, schema: files_wflw(path),
-        licence="WFLW: non-commercial research only. The photos (WIDER FACE) stay under the terms of their owners.",
-    ),
-    "mmlab5": SourceKind(
-        what="lists of 5 points with boxes left right top bottom",
-        path="a folder with trainImageList.txt or testImageList.txt, or one of these lists",
-        schema=MMLAB_5,
-        zoo_prefix="mmlab5",
-        box_kind="mmlab5",
-        read=lambda path, schema: read_mmlab5(path),
-        files=lambda path, schema: files_mmlab5(path),
-        licence="MMLAB five points (LFW and web photos): non-commercial research only.",
-    ),
-    "csv": SourceKind(
-        what="comma-separated text: image,x_min,y_min,x_max,y_max,x0,y0,…",
-        path="a .csv file with one face a line",
-        schema=None,
-        any_schema=True,
-        box_kind="csv",
-        read=read_csv,
-        files=files_csv,
-    ),
-}

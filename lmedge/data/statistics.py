@@ -11,45 +11,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lmedge.data.duplicates import duplicate_groups
+from lmedge.data.duplicates import duplicate_pairs, groups_of_pairs
+from lmedge.data.head_pose import head_poses
+from lmedge.data.relabelled import Relabelled, relabelled_pairs
 from lmedge.data.samples import FaceSample, check_labels, is_validation
-from lmedge.data.shapes import shape_deviations
+from lmedge.data.shapes import point_deviations
+from lmedge.data.spreads import Histogram, Spread
 from lmedge.errors import DataError, SchemaError
 from lmedge.landmarks import FaceBox
 from lmedge.preprocess import REFERENCE, BoxFit, fit_boxes
+from lmedge.schemas import LandmarkSchema
 
 # How many faces the list of suspicious labels holds.
 SUSPICIOUS_COUNT = 24
+ANGLES = ("yaw_deg", "pitch_deg", "roll_deg")
+# Edges of the bins of head angles; angles beyond them count in the outermost bins.
+ANGLE_EDGES_DEG = tuple(range(-90, 91, 15))
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Percentiles of a quantity over faces."""
-
-    min: float
-    p5: float
-    p50: float
-    p95: float
-    max: float
-
-    @classmethod
-    def of(cls, values: Floats) -> Spread | None:
-        """The spread of the finite values; None where there are none."""
-        finite = values[np.isfinite(values)]
-        if len(finite) == 0:
-            return None
-        return cls(*(round(float(value), 2) for value in np.percentile(finite, (0, 5, 50, 95, 100))))
-
-
-@dataclass(frozen=True)
 class Suspicion:
-    """A face whose labels are unusual, and by how much, in parts of a face's longer side (see `shape_deviations`)."""
+    """A face whose labels are unusual.
+
+    Attributes:
+        deviation: root of the mean squared distance from the nearest usual shape, in parts of a face's longer side.
+        reason: the region that is farthest off, by how much, and its worst point.
+        index: which of the faces it is.
+    """
 
     photo_key: str
     origin: str
     deviation: float
+    reason: str
+    index: int
 
 
 @dataclass(frozen=True)
@@ -62,10 +58,15 @@ class DataStatistics:
         subsets: tag → faces; a face has any number of tags.
         box_side_px: kind of box → spread of the longer side.
         box_fits: kind of box → how it maps to the reference box (see `preprocess.fit_boxes`).
+        face_px: histogram of the longer side of the reference box.
         normalizer_px: spread of the distance that divides errors; normalizer: its name.
-        unknown_points: labels that are missing; unknown_by_point: names of points → faces without them.
+        pose: yaw, pitch and roll in degrees as histograms, estimated from the points (see `head_pose`); empty for point sets
+            whose places on a head are not known.
+        unknown_points, unknown_faces: labels that are missing, and the faces that miss some; unknown_by_point: name of a
+            point → faces without it.
         outside_points, outside_faces: labels outside their image, and the faces they belong to.
         duplicates: groups of photo keys of near-duplicate photos.
+        relabelled: of each group of copies the two labellings that differ most, the most different first.
         refused: a message per face whose image cannot be read or whose labels lie too far outside it.
         suspicious: the faces with the most unusual shapes, worst first.
     """
@@ -78,13 +79,17 @@ class DataStatistics:
     subsets: Mapping[str, int]
     box_side_px: Mapping[str, Spread | None]
     box_fits: Mapping[str, BoxFit]
+    face_px: Histogram
     normalizer: str
     normalizer_px: Spread | None
+    pose: Mapping[str, Histogram]
     unknown_points: int
+    unknown_faces: int
     unknown_by_point: Mapping[str, int]
     outside_points: int
     outside_faces: int
     duplicates: tuple[tuple[str, ...], ...]
+    relabelled: tuple[Relabelled, ...]
     refused: tuple[str, ...]
     suspicious: tuple[Suspicion, ...]
 
@@ -102,12 +107,13 @@ def data_statistics(samples: Sequence[FaceSample]) -> DataStatistics:
     points_px = _stacked_points(samples)
     schema = samples[0].schema
     outside, refused = _check_images(samples)
-    readable = [sample for index, sample in enumerate(samples) if index not in refused]
-    groups = duplicate_groups(readable)
+    readable = [index for index in range(len(samples)) if index not in refused]
+    pairs = [(readable[a], readable[b]) for a, b in duplicate_pairs([samples[index] for index in readable])]
+    groups = groups_of_pairs(samples, pairs)
     shared = {key: group[0] for group in groups for key in group}
     keys = [shared.get(sample.photo_key, sample.photo_key) for sample in samples]
     validation = sum(map(is_validation, keys))
-    unknown = ~np.isfinite(points_px).all(axis=2)
+    unknown = np.asarray(~np.isfinite(points_px).all(axis=2))
     missing = unknown.sum(axis=0)
     return DataStatistics(
         schema=schema.name,
@@ -118,13 +124,17 @@ def data_statistics(samples: Sequence[FaceSample]) -> DataStatistics:
         subsets=dict(sorted(Counter(tag for sample in samples for tag in sample.subset).items())),
         box_side_px=_box_sides(samples),
         box_fits=_box_fits(samples),
+        face_px=Histogram.of(_extents(points_px)),
         normalizer=schema.normalizer_name,
         normalizer_px=Spread.of(schema.normalizer_px(points_px)),
+        pose=pose_histograms(samples),
         unknown_points=int(unknown.sum()),
+        unknown_faces=int(np.any(unknown, axis=1).sum()),
         unknown_by_point={schema.point_names[i]: int(missing[i]) for i in np.flatnonzero(missing)},
         outside_points=sum(outside),
         outside_faces=sum(count > 0 for count in outside),
         duplicates=tuple(groups),
+        relabelled=tuple(relabelled_pairs(samples, pairs)),
         refused=tuple(refused.values()),
         suspicious=tuple(suspicious_labels(samples)[:SUSPICIOUS_COUNT]),
     )
@@ -139,9 +149,55 @@ def suspicious_labels(samples: Sequence[FaceSample]) -> list[Suspicion]:
         DataError: no faces.
         SchemaError: faces of several schemas.
     """
-    deviations = shape_deviations(_stacked_points(samples))
-    order = np.argsort(-deviations, kind="stable")
-    return [Suspicion(samples[i].photo_key, samples[i].origin, round(float(deviations[i]), 4)) for i in order]
+    distances = point_deviations(_stacked_points(samples))
+    schema = samples[0].schema
+    deviations = np.sqrt(np.nanmean(distances**2, axis=1))
+    order = np.argsort(-deviations, kind="stable").tolist()
+    return [
+        Suspicion(samples[i].photo_key, samples[i].origin, round(float(deviations[i]), 4), _reason(distances[i], schema), i)
+        for i in order
+    ]
+
+
+def pose_histograms(samples: Sequence[FaceSample]) -> dict[str, Histogram]:
+    """Angle → histogram over faces of one schema; empty where nothing is known of its points on a head.
+
+    Raises:
+        DataError: no faces.
+        SchemaError: faces of several schemas.
+    """
+    points_px = _stacked_points(samples)
+    try:
+        poses = head_poses(points_px, samples[0].schema)
+    except SchemaError:
+        return {}
+    return {name: Histogram.of(poses[:, axis], ANGLE_EDGES_DEG) for axis, name in enumerate(ANGLES)}
+
+
+def size_histogram(samples: Sequence[FaceSample]) -> Histogram:
+    """The longer sides of the reference boxes, in pixels of the photos.
+
+    Raises:
+        DataError: no faces.
+        SchemaError: faces of several schemas.
+    """
+    return Histogram.of(_extents(_stacked_points(samples)))
+
+
+def _reason(distances: Floats, schema: LandmarkSchema) -> str:
+    """The region whose known points are farthest off, in % of a face's longer side, and the worst of them."""
+    regions = {name: list(indices) for name, indices in schema.groups.items() if np.isfinite(distances[list(indices)]).any()}
+    if not regions:
+        return f"{schema.point_names[int(np.nanargmax(distances))]} is off"
+    worst = max(regions, key=lambda name: float(np.nanmean(distances[regions[name]] ** 2)))
+    inside = distances[regions[worst]]
+    point = schema.point_names[regions[worst][int(np.nanargmax(inside))]]
+    return f"{worst} off by {100 * float(np.sqrt(np.nanmean(inside**2))):.0f} %: {point}"
+
+
+def _extents(points_px: Floats) -> Floats:
+    """(N,) longer sides of the extents of points (N, K, 2)."""
+    return np.asarray((np.nanmax(points_px, axis=1) - np.nanmin(points_px, axis=1)).max(axis=1))
 
 
 def _stacked_points(samples: Sequence[FaceSample]) -> Floats:

@@ -87,7 +87,7 @@ def test_an_image_without_labels_is_left_out_and_hidden_files_do_not_count(tmp_p
 
 def test_labels_without_an_image_are_an_error(tmp_path: Path) -> None:
     write_pts(tmp_path / "face.pts", LINES)
-    with pytest.raises(DataError, match=r"face\.pts: no \.jpg, \.jpeg or \.png beside it"):
+    with pytest.raises(DataError, match=r"face\.pts: no image of its name \(\.jpg, .* beside it or elsewhere below"):
         read_300w(tmp_path)
 
 
@@ -96,6 +96,38 @@ def test_two_images_of_one_name_are_an_error(tmp_path: Path) -> None:
     write_image(tmp_path / "face.jpg", textured_image(1))
     with pytest.raises(DataError, match=r"several images share its name: face\.jpg, face\.png"):
         read_300w(tmp_path)
+
+
+def test_labels_that_came_without_images_find_them_in_the_nearest_folder(tmp_path: Path) -> None:
+    """XM2VTS and Multi-PIE: iBUG's archives hold labels only, the images are their owners'."""
+    for database in ("xm2vts", "multipie"):
+        write_pts(tmp_path / database / "landmarks" / "000_1_1.pts", LINES)
+        write_image(tmp_path / database / "images" / "000" / "000_1_1.ppm", textured_image(0))
+    faces = read_300w(tmp_path)
+    assert [face.subset for face in faces] == [("multipie",), ("xm2vts",)]
+    assert [face.image for face in faces] == [tmp_path / name / "images/000/000_1_1.ppm" for name in ("multipie", "xm2vts")]
+
+
+def test_an_image_with_a_label_of_its_own_is_nobody_elses(tmp_path: Path) -> None:
+    """LFPW numbers its images from 1 in both of its folders."""
+    write_face(tmp_path / "lfpw" / "trainset" / "image_0001")
+    write_pts(tmp_path / "lfpw" / "testset" / "image_0001.pts", LINES)
+    with pytest.raises(DataError, match=r"testset/image_0001\.pts: no image of its name"):
+        read_300w(tmp_path)
+
+
+def test_images_at_equal_distance_are_an_error(tmp_path: Path) -> None:
+    write_pts(tmp_path / "labels" / "face.pts", LINES)
+    for folder in ("light", "dark"):
+        write_image(tmp_path / folder / "face.png", textured_image(0))
+    with pytest.raises(DataError, match=r"several images share its name: dark/face\.png, light/face\.png"):
+        read_300w(tmp_path)
+
+
+def test_profile_views_are_told_to_be_another_point_set(tmp_path: Path) -> None:
+    for header in (True, False):
+        with pytest.raises(DataError, match="Profile views of Multi-PIE and Menpo have these 39 points"):
+            read_pts(write_pts(tmp_path / "face.pts", LINES[:39], header=header))
 
 
 @pytest.mark.parametrize("count", [0, 1, 67, 69])

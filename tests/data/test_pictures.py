@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,7 +23,7 @@ from lmedge.data.pictures import (
 )
 from lmedge.errors import DataError, InputError
 from lmedge.landmarks import FaceBox, Landmarks
-from lmedge.schemas import IBUG_68, MMLAB_5
+from lmedge.schemas import IBUG_68, MMLAB_5, Curve
 from tests.data.faces import FIVE_POINTS, points_of, sample_of, textured_image
 
 GRAY = np.full((100, 120, 3), 90, np.uint8)
@@ -118,6 +119,31 @@ def test_long_names_and_letters_beyond_ascii_fit() -> None:
     sheet = contact_sheet([sample], tile_px=64)
     assert sheet.shape[1] == 64 + 12
     np.testing.assert_array_equal(sheet[:, -6:], np.full_like(sheet[:, -6:], 24))
+
+
+def test_names_number_the_points_and_are_listed_beside_the_sheet() -> None:
+    sample = sample_of(textured_image(0), np.array(FIVE_POINTS), MMLAB_5)
+    plain, named = contact_sheet([sample]), contact_sheet([sample], names=True)
+    assert named.shape[1] > plain.shape[1] + 100
+    legend = named[:, plain.shape[1] :]
+    # One line of text for each of the five names.
+    rows = (legend.max(axis=(1, 2)) > 150).astype(int)
+    assert (np.diff(rows) == 1).sum() == 5
+    assert (named[: plain.shape[0], : plain.shape[1]] != plain).any(), "numbers stand beside the points"
+
+
+def test_curves_are_smooth() -> None:
+    """Half-way between two points of a bent curve the line leaves the straight edge, outward."""
+    points = np.full((68, 2), np.nan)
+    angles = np.linspace(np.pi, 0, 17)
+    points[:17] = np.column_stack([60 + 40 * np.cos(angles), 40 + 40 * np.sin(angles)])
+    points = points[: IBUG_68.num_points]
+    points[[1, 3, 5, 7, 9, 11, 13, 15]] = np.nan
+    curve = [Curve("contour", tuple(range(0, 17, 2)))]
+    picture = draw_points(GRAY, points, LABEL_BGR, replace(IBUG_68, curves=tuple(curve)), radius_px=0.5)
+    middle = np.array([60 + 40 * np.cos(angles[7]), 40 + 40 * np.sin(angles[7])])
+    x, y = np.round(middle).astype(int)
+    assert picture[y - 1 : y + 2, x - 1 : x + 2, 2].max() > 200
 
 
 def test_lists_of_different_lengths_are_refused() -> None:

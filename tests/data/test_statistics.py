@@ -8,13 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from lmedge.data.head_pose import head_points_mm
 from lmedge.data.samples import FaceSample
 from lmedge.data.sources import parse_source, read_sources
-from lmedge.data.statistics import Spread, data_statistics, suspicious_labels
+from lmedge.data.spreads import Histogram, Spread
+from lmedge.data.statistics import data_statistics, suspicious_labels
+from lmedge.data.synthetic.camera import HeadPose
 from lmedge.errors import DataError, SchemaError
 from lmedge.landmarks import FaceBox
-from lmedge.schemas import IBUG_68, MMLAB_5
+from lmedge.schemas import IBUG_68, MMLAB_5, LandmarkSchema
 from tests.data.faces import points_of, sample_of, textured_image, write_image
 
 FIVE = np.array([[20.0, 20.0], [60.0, 20.0], [40.0, 40.0], [25.0, 60.0], [55.0, 60.0]])
@@ -85,6 +90,44 @@ def test_copies_are_listed_and_count_as_one_photo(tmp_path: Path) -> None:
     assert statistics.photos == 2
 
 
+def test_of_copies_the_labellings_are_compared(tmp_path: Path) -> None:
+    moved = FIVE.copy()
+    moved[2] += [6, 0]
+    faces = [five(tmp_path, "a", seed=3), five(tmp_path, "c", seed=4), five(tmp_path, "b", moved, seed=3)]
+    (found,) = data_statistics(faces).relabelled
+    assert (found.first, found.second, found.worst_point) == (0, 2, "nose_tip")
+    # A point of five is 6 of 40 px off; the alignment shares it out a little.
+    assert found.difference == pytest.approx(6 / 5 / 40, abs=0.02)
+
+
+def test_head_angles_and_sizes_are_counted_in_bins(tmp_path: Path) -> None:
+    turned = head_points_mm(MMLAB_5) @ HeadPose(35, 0, -20).rotation.T
+    faces = [five(tmp_path, f"face{i}", turned[:, :2] * 0.4 + 50, seed=i) for i in range(3)]
+    statistics = data_statistics(faces)
+    counts = {name: dict(zip(h.edges, h.counts, strict=False)) for name, h in statistics.pose.items()}
+    assert counts["yaw_deg"][30] == counts["pitch_deg"][0] + counts["pitch_deg"][-15] == counts["roll_deg"][-30] == 3
+    assert sum(statistics.face_px.counts) == 3
+
+
+def test_point_sets_without_a_place_on_a_head_have_no_pose(tmp_path: Path) -> None:
+    own = LandmarkSchema("OWN", ("right_eye", "left_eye"), {"eyes": (0, 1)}, ((0,), (1,)), "eyes")
+    face = sample_of(textured_image(0), np.array([[20.0, 30.0], [60.0, 31.0]]), own)
+    assert data_statistics([face]).pose == {}
+
+
+@given(values=st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=50))
+def test_round_bins_hold_every_value(values: list[float]) -> None:
+    histogram = Histogram.of(np.array([*values, np.nan]))
+    assert sum(histogram.counts) == len(values)
+    assert 1 <= len(histogram.counts) <= 12
+    assert histogram.edges[0] <= min(values)
+    assert max(values) <= histogram.edges[-1]
+
+
+def test_values_beyond_given_edges_count_in_the_outermost_bins() -> None:
+    assert Histogram.of(np.array([-500.0, 1, 2, 500]), (0, 1.5, 3)).counts == (2, 2)
+
+
 def test_the_misplaced_label_is_the_first_suspicion() -> None:
     rng = np.random.default_rng(0)
     image = textured_image(0)
@@ -93,10 +136,24 @@ def test_the_misplaced_label_is_the_first_suspicion() -> None:
     swapped[:17] = points_of(IBUG_68)[:17]
     faces[23] = sample_of(image, swapped, photo_key="swapped")
     ranked = suspicious_labels(faces)
-    assert ranked[0].photo_key == "swapped"
+    assert (ranked[0].photo_key, ranked[0].index) == ("swapped", 23)
+    assert [faces[entry.index].photo_key for entry in ranked] == [entry.photo_key for entry in ranked]
     assert [s.deviation for s in ranked] == sorted((s.deviation for s in ranked), reverse=True)
     assert len(ranked) == len(faces)
     assert data_statistics(faces).suspicious == tuple(ranked[:24])
+
+
+def test_the_reason_names_region_and_point() -> None:
+    rng = np.random.default_rng(0)
+    image = textured_image(0)
+    faces = [sample_of(image, points_of(IBUG_68) + rng.normal(0, 0.3, (68, 2)), photo_key=str(i)) for i in range(40)]
+    wrong = points_of(IBUG_68)
+    wrong[54] += [25, 0]
+    faces.append(sample_of(image, wrong, photo_key="wrong"))
+    first = suspicious_labels(faces)[0]
+    assert first.photo_key == "wrong"
+    assert first.reason.startswith("mouth ")
+    assert "left_mouth_corner" in first.reason
 
 
 def test_the_document_is_plain_json(tmp_path: Path) -> None:
