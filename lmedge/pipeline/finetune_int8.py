@@ -32,7 +32,7 @@ from lmedge.export.graph.legalize_qdq import QUANTIZE
 from lmedge.export.graph.lint_qdq import lint_qdq
 from lmedge.pipeline.dataset import EpochOrder, Progress, TrainingFaces
 from lmedge.pipeline.graph_module import GraphModule
-from lmedge.pipeline.losses import wing_loss
+from lmedge.pipeline.losses import get_loss
 from lmedge.pipeline.memory import keep_freed_memory
 from lmedge.preprocess import PreprocessSpec
 from lmedge.schemas import LandmarkSchema
@@ -164,6 +164,7 @@ def _train(
     )
     total = options.epochs * len(loader)
     schedule = LambdaLR(optimizer, lambda step: min(1, (step + 1) / (_WARMUP * total)) * _cosine(step / total))
+    label_loss = get_loss("wing")
     means: list[float] = []
     for epoch in range(options.epochs):
         faces.epoch = order.epoch = epoch
@@ -176,7 +177,7 @@ def _train(
             loss = apart_px.abs().mean()
             if options.label_weight:
                 true = fractions.to(device)
-                loss = loss + options.label_weight * wing_loss(answers, true, torch.isfinite(true).all(dim=2), size_px)
+                loss = loss + options.label_weight * label_loss(answers, true, torch.isfinite(true).all(dim=2), size_px)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()

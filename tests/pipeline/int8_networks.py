@@ -16,7 +16,8 @@ from lmedge.calibration.place_qdq import DIALECTS
 from lmedge.calibration.recipe import Recipe, prepare
 from lmedge.export.torch_to_onnx import export_onnx
 from lmedge.pipeline.dataset import load_crops
-from lmedge.pipeline.models.heads import FlattenHead
+from lmedge.pipeline.models import _HEADS
+from lmedge.pipeline.models.heads import FlattenHead, HeadPlan
 from lmedge.pipeline.models.mobilenet_v3 import MobileNetV3
 from lmedge.preprocess import PreprocessSpec
 from tests.export.networks import CROP_PX, POINTS, save_program, stand_in
@@ -30,6 +31,7 @@ class _FewSwishes(MobileNetV3):
     """The kinds of blocks that MobileNetV3 has, one of each."""
 
     layout = ((3, 16, 16, True, False, 2), (3, 48, 24, False, True, 2), (5, 72, 24, True, True, 1), (5, 96, 32, True, True, 2))
+    last = (1, 3, 4)
 
 
 class _SwishNetwork(nn.Module):
@@ -38,7 +40,33 @@ class _SwishNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = _FewSwishes(1.0)
-        self.head = FlattenHead(self.trunk.channels, (CROP_PX // 16) ** 2, POINTS, 16, "hardswish")
+        # The excerpt halves one time less than a whole trunk, as if the crop had twice the side.
+        self.head = FlattenHead(HeadPlan(self.trunk.channels, 2 * CROP_PX, POINTS, 16, "hardswish"))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.head(self.trunk((image.permute(0, 3, 1, 2).float() - 128) / 64))
+        return answer
+
+
+class _FewBlocks(MobileNetV3):
+    """A small trunk with features of all three strides."""
+
+    layout = (
+        (3, 16, 16, False, False, 2),
+        (3, 48, 24, False, False, 2),
+        (3, 72, 32, False, False, 2),
+        (3, 96, 40, False, False, 2),
+    )
+    last = (2, 3, 4)
+
+
+class _HeadNetwork(nn.Module):
+    """uint8 (N, H, W, 3) BGR crops → float32 (N, K, 2) fractions of the crop."""
+
+    def __init__(self, head: str) -> None:
+        super().__init__()
+        self.trunk = _FewBlocks(1.0, "relu6")
+        self.head = _HEADS[head](HeadPlan(self.trunk.channels, CROP_PX, POINTS, 16, "relu6"))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         answer: torch.Tensor = self.head(self.trunk((image.permute(0, 3, 1, 2).float() - 128) / 64))
@@ -59,9 +87,9 @@ class Int8Network:
 
 @functools.cache
 def int8_network(name: str = "residuals") -> Int8Network:
-    """Depthwise convolutions, residual adds and ReLU6; or with HardSwish, and squeeze-and-excite."""
+    """With depthwise convolutions, residual adds and ReLU6; with HardSwish and squeeze-and-excite; or with the named head."""
     torch.manual_seed(0)
-    network = NETWORKS[name]()
+    network = NETWORKS[name]() if name in NETWORKS else _HeadNetwork(name)
     crops, fractions = load_crops(drawn_faces(_FACES, 1)[0], SPEC)
     _teach(network, crops, fractions)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

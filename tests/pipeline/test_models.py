@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lmedge.errors import ConfigError
-from lmedge.pipeline.config_checks import ACTIVATION_NAMES, TRUNK_NAMES
+from lmedge.pipeline.config_checks import ACTIVATION_NAMES, HEAD_NAMES, TRUNK_NAMES
 from lmedge.pipeline.models import (
+    _HEADS,
     _TRUNKS,
     Architecture,
     DeployedNetwork,
     LandmarkNetwork,
+    TrainedNetwork,
     build_network,
     count_macs,
     count_parameters,
@@ -81,7 +83,7 @@ def test_the_width_multiplier_scales_every_stage(width: float, stem: int, output
     stem_block, *residuals = trunk.blocks
     assert stem_block[0].out_channels == stem
     assert [block.layers[-1][0].out_channels for block in residuals] == outputs
-    assert trunk.channels == outputs[-1]
+    assert trunk.channels == (outputs[5], outputs[12], outputs[-1])
 
 
 def test_shortcuts_are_where_shapes_allow() -> None:
@@ -161,7 +163,8 @@ def test_an_architecture_comes_back_from_json() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"trunk": "resnet"}, "No network is called 'resnet'; known: mobilenet_v2"),
+        ({"trunk": "resnet"}, "No network is called 'resnet'; known: plain_cnn, resnet18, mobilenet_v1, mobilenet_v2"),
+        ({"head": "simcc"}, "No head is called 'simcc'; known: pooled, flatten, multiscale, integral"),
         ({"width": 0.05}, "between 0.1 and 4; got 0.05"),
         ({"width": math.nan}, "between 0.1 and 4; got nan"),
         ({"activation": "gelu"}, "No activation is called 'gelu'; known: relu, relu6, hardswish"),
@@ -173,7 +176,8 @@ def test_an_unknown_architecture_is_named(change: dict[str, Any], message: str) 
 
 
 def test_a_configuration_knows_the_same_names() -> None:
-    assert (set(_TRUNKS), set(ACTIVATIONS)) == (set(TRUNK_NAMES), set(ACTIVATION_NAMES))
+    assert (set(_TRUNKS), set(_HEADS)) == (set(TRUNK_NAMES), set(HEAD_NAMES))
+    assert set(ACTIVATIONS) == set(ACTIVATION_NAMES)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -221,7 +225,7 @@ def test_a_face_does_not_depend_on_its_batch() -> None:
 
 
 def test_crops_reach_the_network_in_bgr_order_and_normalised() -> None:
-    seen = DeployedNetwork(nn.Identity(), 128.0, 64.0)  # type: ignore[arg-type]
+    seen = TrainedNetwork(nn.Identity(), 128.0, 64.0)  # type: ignore[arg-type]
     blue, green, red = 128, 192, 32
     crop = torch.tensor([blue, green, red], dtype=torch.uint8).expand(1, 4, 5, 3)
     images = seen(crop)
@@ -230,7 +234,7 @@ def test_crops_reach_the_network_in_bgr_order_and_normalised() -> None:
 
 
 def test_rows_stay_rows() -> None:
-    seen = DeployedNetwork(nn.Identity(), 0.0, 1.0)  # type: ignore[arg-type]
+    seen = TrainedNetwork(nn.Identity(), 0.0, 1.0)  # type: ignore[arg-type]
     crop = torch.arange(4 * 5, dtype=torch.uint8).reshape(1, 4, 5, 1).expand(1, 4, 5, 3)
     assert seen(crop)[0, 0].tolist() == np.arange(20).reshape(4, 5).tolist()
 
@@ -249,4 +253,4 @@ def test_exchanged_channels_are_seen_unless_the_first_layer_is_exchanged_too() -
 def test_preprocessing_has_no_weights() -> None:
     network = network_of()
     deployed = DeployedNetwork(network, 128.0, 64.0)
-    assert [name.removeprefix("network.") for name in deployed.state_dict()] == list(network.state_dict())
+    assert [name.removeprefix("trained.network.") for name in deployed.state_dict()] == list(network.state_dict())

@@ -1,4 +1,5 @@
-"""Building blocks shared by the networks: convolution with batch norm, inverted residual, squeeze-and-excite."""
+"""Building blocks shared by the networks: convolution with batch norm, pooling, inverted residual, squeeze-and-excite; and
+what a trunk gives to a head."""
 
 from __future__ import annotations
 
@@ -6,7 +7,21 @@ from torch import Tensor, nn
 
 from lmedge.errors import ConfigError
 
+# What a trunk gives: features of strides 8, 16 and 32, each (N, C, ⌈H / stride⌉, ⌈W / stride⌉).
+Features = tuple[Tensor, Tensor, Tensor]
+STRIDES = (8, 16, 32)
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardswish": nn.Hardswish}
+
+
+class Trunk(nn.Module):
+    """Normalised images (N, 3, H, W) → features of an eighth, a sixteenth and a thirty-second of their size.
+
+    Attributes:
+        channels: of the features, in this order.
+    """
+
+    channels: tuple[int, int, int]
 
 
 def activation(name: str) -> nn.Module:
@@ -20,6 +35,21 @@ def round_channels(channels: float, divisor: int = 8) -> int:
     """Channels as a multiple of 8, at most 10 % below the wish (Sandler et al., MobileNetV2, reference implementation)."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def taps(blocks: nn.Sequential, last: tuple[int, int, int], x: Tensor) -> Features:
+    """Runs the blocks in order and keeps what the three named ones give."""
+    kept = []
+    for index, block in enumerate(blocks):
+        x = block(x)
+        if index in last:
+            kept.append(x)
+    return kept[0], kept[1], kept[2]
+
+
+def halve() -> nn.Module:
+    """Max pooling to ⌈size / 2⌉, as convolutions of stride 2 have it."""
+    return nn.MaxPool2d(3, 2, 1)
 
 
 class ConvNormAct(nn.Sequential):

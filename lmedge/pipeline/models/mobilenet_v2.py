@@ -8,30 +8,29 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lmedge.pipeline.models.blocks import ConvNormAct, InvertedResidual, round_channels
+from lmedge.pipeline.models.blocks import ConvNormAct, Features, InvertedResidual, Trunk, round_channels, taps
 
 # expansion, channels, repeats, stride of the first (table 2 of the paper)
 _LAYOUT = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 _STEM_CHANNELS = 32
-STRIDE = 32
+# The last blocks of strides 8, 16 and 32.
+_LAST = (6, 13, 17)
 
 
-class MobileNetV2(nn.Module):
-    """Features of stride 32; `channels` says how many."""
-
+class MobileNetV2(Trunk):
     def __init__(self, width: float = 1.0, act: str = "relu") -> None:
         super().__init__()
         channels = round_channels(_STEM_CHANNELS * width)
         blocks: list[nn.Module] = [ConvNormAct(3, channels, 3, 2, act=act)]
+        every = [channels]
         for expansion, wanted, repeats, stride in _LAYOUT:
             outputs = round_channels(wanted * width)
             for repeat in range(repeats):
                 blocks.append(InvertedResidual(channels, outputs, stride if repeat == 0 else 1, expansion, act))
                 channels = outputs
+                every.append(channels)
         self.blocks = nn.Sequential(*blocks)
-        self.channels = channels
+        self.channels = (every[_LAST[0]], every[_LAST[1]], every[_LAST[2]])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) → features (N, channels, ⌈H/32⌉, ⌈W/32⌉)."""
-        features: Tensor = self.blocks(x)
-        return features
+    def forward(self, x: Tensor) -> Features:
+        return taps(self.blocks, _LAST, x)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lmedge.pipeline.models.blocks import ConvNormAct, SqueezeExcite, round_channels
+from lmedge.pipeline.models.blocks import ConvNormAct, Features, SqueezeExcite, Trunk, round_channels, taps
 
 # kernel, expanded channels, channels, squeeze-and-excite, h-swish, stride (tables 1 and 2 of the paper)
 _LARGE = (
@@ -29,15 +29,16 @@ _STEM_CHANNELS = 16
 _BOUNDED = "relu6"
 
 
-class MobileNetV3(nn.Module):
-    """Features of stride 32; `channels` says how many."""
-
+class MobileNetV3(Trunk):
     layout: tuple[tuple[int, int, int, bool, bool, int], ...]
+    # The last blocks of these strides; block 0 is the stem.
+    last: tuple[int, int, int]
 
     def __init__(self, width: float = 1.0, act: str = "hardswish") -> None:
         super().__init__()
         channels = round_channels(_STEM_CHANNELS * width)
         blocks: list[nn.Module] = [ConvNormAct(3, channels, 3, 2, act=act)]
+        every = [channels]
         for kernel, expanded, wanted, excited, swish, stride in self.layout:
             hidden, outputs = round_channels(expanded * width), round_channels(wanted * width)
             nonlinearity = act if swish else _BOUNDED
@@ -45,21 +46,22 @@ class MobileNetV3(nn.Module):
                 _Bottleneck(channels, hidden, outputs, kernel=kernel, stride=stride, excited=excited, act=nonlinearity)
             )
             channels = outputs
+            every.append(channels)
         self.blocks = nn.Sequential(*blocks)
-        self.channels = channels
+        self.channels = (every[self.last[0]], every[self.last[1]], every[self.last[2]])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) → features (N, channels, ⌈H/32⌉, ⌈W/32⌉)."""
-        features: Tensor = self.blocks(x)
-        return features
+    def forward(self, x: Tensor) -> Features:
+        return taps(self.blocks, self.last, x)
 
 
 class MobileNetV3Large(MobileNetV3):
     layout = _LARGE
+    last = (6, 12, 15)
 
 
 class MobileNetV3Small(MobileNetV3):
     layout = _SMALL
+    last = (3, 8, 11)
 
 
 class _Bottleneck(nn.Module):
