@@ -44,11 +44,15 @@ class TensorSpec:
         return cls(str(document["name"]), str(document["dtype"]), shape)
 
 
-def network_specs(spec: PreprocessSpec, schema: LandmarkSchema) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """The inputs and outputs of every lmedge network: uint8 BGR crops in, fractions of the crop out."""
+def network_specs(
+    spec: PreprocessSpec, schema: LandmarkSchema, *, confidence: bool = False
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The inputs and outputs of every lmedge network: uint8 BGR crops in, fractions of the crop out, and from some the
+    confidence of each point."""
     height, width = spec.input_hw
     image = TensorSpec("image", "uint8", ("batch", height, width, 3))
-    return (image,), (TensorSpec("landmarks", "float32", ("batch", schema.num_points, 2)),)
+    landmarks = TensorSpec("landmarks", "float32", ("batch", schema.num_points, 2))
+    return (image,), (landmarks, *([TensorSpec("confidence", "float32", ("batch", schema.num_points))] if confidence else []))
 
 
 @dataclass(frozen=True)

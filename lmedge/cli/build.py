@@ -38,7 +38,11 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Examples:  lmedge build --data 300w:faces/300w --target openvino   |   lmedge build run.toml --plan")(
         build
     )
-    app.command(epilog="Example:  lmedge train --data 300w:faces/300w --set train.epochs=60")(train)
+    app.command(
+        epilog="Examples:  lmedge train --data 300w:faces/300w --set train.epochs=60   |   "
+        "lmedge train --data 300w:faces/300w --data wflw:faces/wflw --schema IBUG_68   |   "
+        "torchrun --nproc-per-node 2 -m lmedge.cli train --data 300w:faces/300w"
+    )(train)
     app.command(name="export", epilog="Example:  lmedge export runs/faces")(export)
     app.command(
         epilog="Examples:  lmedge quantize runs/faces --set quantize.images=1000   |   lmedge quantize runs/faces --sensitivity"
@@ -176,7 +180,11 @@ def run_until(context: Any, until: str | None, as_json: bool) -> Any:
 
     from lmedge.bundle import write_atomically
     from lmedge.pipeline.build import build as run_build
+    from lmedge.pipeline.processes import is_helper
 
+    if is_helper():
+        run_build(context, until=until)
+        raise typer.Exit(0)
     write_atomically(context.folder / CONFIG_COPY, json.dumps(_portable(asdict(context.config)), indent=1, default=str) + "\n")
     with progress_bar() as progress:
         context.progress = progress
@@ -199,7 +207,8 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
     ]
     data["detector"] = data["detector"] and str(Path(data["detector"]).resolve())
     data["schema"] = str(Path(data["schema"]).resolve()) if data["schema"].endswith(".toml") else data["schema"]
-    absolute |= {"data": data, "init": config["init"] and str(Path(config["init"]).resolve())}
+    training = {**config["train"], "teacher": config["train"]["teacher"] and str(Path(config["train"]["teacher"]).resolve())}
+    absolute |= {"data": data, "init": config["init"] and str(Path(config["init"]).resolve()), "train": training}
     return absolute
 
 

@@ -31,7 +31,11 @@ def one_of(choices: tuple[str, ...]) -> Callable[[Value], Value]:
 
 DataOption = Annotated[
     list[str] | None,
-    typer.Option("--data", metavar="KIND:PATH", help="Labelled faces: 300w, wflw, mmlab5, csv or synthetic:COUNT. Repeatable."),
+    typer.Option(
+        "--data",
+        metavar="KIND:PATH",
+        help="Labelled faces: 300w, wflw, mmlab5, cofw, aflw19, csv, mixed, pack, or synthetic:COUNT. Repeatable.",
+    ),
 ]
 SchemaOption = Annotated[str, typer.Option("--schema", metavar="NAME|FILE.toml", help="Point set of csv and synthetic faces.")]
 SetOption = Annotated[

@@ -68,6 +68,7 @@ def list_artifacts(
     targets: Sequence[str],
     spec: PreprocessSpec,
     schema: LandmarkSchema,
+    confidence: bool,
     program_sha256: str,
     tool_versions: Mapping[str, str],
 ) -> list[Artifact]:
@@ -76,9 +77,10 @@ def list_artifacts(
     Args:
         onnx_folders: precision → the folder that holds its ONNX files.
         ir_folder: the folder with `openvino/`, or None when OpenVINO is no target.
+        confidence: whether the network says how sure it is.
         program_sha256: of the exported program, which the fp32 file was made from.
     """
-    inputs, outputs = network_specs(spec, schema)
+    inputs, outputs = network_specs(spec, schema, confidence=confidence)
     artifacts: list[Artifact] = []
     sha256s = {"": program_sha256}
     for variant in VARIANTS:

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from lmedge.bundle import write_atomically
-from lmedge.data.sources import Source, parse_source
-from lmedge.errors import BackendUnavailableError, ConfigError, LmedgeError, SchemaError
+from lmedge.data.sources import KINDS, Source, expand_sources, parse_source
+from lmedge.errors import BackendUnavailableError, ConfigError, LmedgeError
 from lmedge.pipeline import run_files
 from lmedge.pipeline.faces import SYNTHETIC
 from lmedge.pipeline.findings import loss_notes, speed_notes
 from lmedge.pipeline.lock import Lock
 from lmedge.pipeline.options import RunConfig
 from lmedge.pipeline.outcome import failure, missed_bounds, missing_engine
+from lmedge.pipeline.processes import is_helper
 from lmedge.pipeline.stage_table import STAGES
-from lmedge.pipeline.stages import PlannedStage, Progress, RunContext, plan, run_stages
+from lmedge.pipeline.stages import PlannedStage, Progress, RunContext, help_stages, plan, run_stages
 from lmedge.pipeline.summary import summary_rows
 from lmedge.runtimes import find_runtime
 from lmedge.schemas import LandmarkSchema, get_schema
@@ -64,8 +65,8 @@ def make_context(config: RunConfig, folder: Path, progress: Progress | None = No
     schema = get_schema(config.data.schema) if config.data.schema else None
     sources = _parse_sources(config.data.sources, schema)
     _check_sources(sources)
-    init = _find_init(config.init)
-    return RunContext(folder, config, sources, Lock.read(folder), init, progress)
+    init, teacher = _find_checkpoint("--init", config.init), _find_checkpoint("train.teacher", config.train.teacher)
+    return RunContext(folder, config, expand_sources(sources), Lock.read(folder), init, teacher, progress)
 
 
 def plan_build(context: RunContext) -> list[PlannedStage]:
@@ -87,6 +88,9 @@ def build(
     """
     _check_targets(context.config)
     chosen = STAGES if until is None else STAGES[: [stage.name for stage in STAGES].index(until) + 1]
+    if is_helper():
+        help_stages(context, chosen)
+        return BuildResult(context.folder, (), (), None)
     done: list[PlannedStage] = []
     for stage in run_stages(context, chosen):
         done.append(stage)
@@ -122,23 +126,34 @@ def _check_targets(config: RunConfig) -> None:
 
 
 def _parse_sources(texts: Sequence[str], schema: LandmarkSchema | None) -> list[Source]:
-    """Sources in the given order; rendered faces take the points of the real ones."""
-    real = [parse_source(text, schema) for text in texts if not text.startswith(f"{SYNTHETIC}:")]
+    """Sources in the given order; rendered faces take the points that are exported.
+
+    Raises:
+        SchemaError: no source has the points that the run shall export.
+    """
+    real = [_parse_photos(text, schema) for text in texts if not text.startswith(f"{SYNTHETIC}:")]
     points = schema or (real[0].schema if real else None)
+    if schema and real and len(real) == len(texts) and schema not in [source.schema for source in real]:
+        # The one message for a single source that has other points.
+        parse_source(texts[0], schema)
     remaining = iter(real)
     return [parse_source(text, points) if text.startswith(f"{SYNTHETIC}:") else next(remaining) for text in texts]
+
+
+def _parse_photos(text: str, schema: LandmarkSchema | None) -> Source:
+    """Photos with points of their own keep them: they help to train where the run exports others."""
+    kind = KINDS.get(text.partition(":")[0])
+    return parse_source(
+        text, schema if kind is None or kind.any_schema or (kind.sources_of and not kind.holds_pixels) else None
+    )
 
 
 def _check_sources(sources: Sequence[Source]) -> None:
     if len({(source.kind, str(Path(source.path))) for source in sources}) < len(sources):
         raise ConfigError(f"A source is given twice: {', '.join(map(str, sources))}. Give each once.")
-    schemas = {source.schema.name: source for source in sources}
-    if len(schemas) > 1:
-        names = ", ".join(f"{source} has {name}" for name, source in schemas.items())
-        raise SchemaError(f"Faces that train one network need one schema; {names}. Build one bundle for each.")
 
 
-def _find_init(text: str) -> Path | None:
+def _find_checkpoint(option: str, text: str) -> Path | None:
     if not text:
         return None
     path = Path(text)
@@ -147,5 +162,5 @@ def _find_init(text: str) -> Path | None:
         if candidate.is_file():
             return candidate
     raise ConfigError(
-        f"--init {text}: no checkpoint there. Give a best.pt, a run folder (runs/NAME), or its bundle (runs/NAME/bundle)."
+        f"{option} {text}: no checkpoint there. Give a best.pt, a run folder (runs/NAME), or its bundle (runs/NAME/bundle)."
     )

@@ -108,6 +108,28 @@ def training_svg(history: Sequence[Mapping[str, Any]], best_epoch: int, loss: st
         return _svg(figure, "training")
 
 
+def confidence_svg(report: Mapping[str, Any]) -> str:
+    """Whether points are as often near their place as the network says, and how the error falls when uncertain points are
+    left out.
+
+    Args:
+        report: a `ConfidenceReport` as plain data.
+    """
+    said, near = (100 * np.array([_number(row[column]) for row in report["bins"]]) for column in (0, 1))
+    kept, best = 100 * np.array(report["retained"]), 100 * np.array(report["best_errors"])
+    with _figure("confidence", 2) as (figure, (left, right)):
+        left.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=(0, (4, 4)))
+        left.plot(said, near, color=SERIES[0], linewidth=1.8, marker="o", markersize=5)
+        left.set(title="Points that are near, %", xlim=(0, 102), ylim=(0, 102))
+        left.set(xlabel="mean confidence of a tenth of all points, %")
+        right.plot(kept, 100 * np.array(report["errors"]), color=SERIES[0], linewidth=1.8, label="most certain first")
+        right.plot(kept, best, color=SERIES[1], linewidth=1.8, linestyle=(0, (6, 3)), label="smallest error first")
+        right.set(title="Mean error of the points that are kept, %", xlabel="points kept, %", xlim=(100, kept.min()))
+        right.set_ylim(bottom=0)
+        right.legend(loc="best")
+        return _svg(figure, "confidence")
+
+
 def layers_svg(layers: Sequence[Mapping[str, Any]], name: str) -> str:
     """How much of int8's rounding error each layer makes, as bars, most harmful first.
 

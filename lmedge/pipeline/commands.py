@@ -21,7 +21,8 @@ def portable(config: RunConfig) -> RunConfig:
     """The configuration with every absolute path shortened to `PATH/<last part>`; relative ones stay."""
     sources = tuple(f"{kind}:{_shorten(path)}" for kind, _, path in (text.partition(":") for text in config.data.sources))
     data = replace(config.data, sources=sources, schema=_shorten(config.data.schema), detector=_shorten(config.data.detector))
-    return replace(config, init=_shorten(config.init), data=data)
+    training = replace(config.train, teacher=_shorten(config.train.teacher))
+    return replace(config, init=_shorten(config.init), data=data, train=training)
 
 
 def build_command(config: RunConfig) -> str:

@@ -10,8 +10,12 @@ from lmedge.errors import ConfigError
 from lmedge.pipeline.options import HOST_ENGINES, QuantizeOptions, RunConfig
 
 # Spelled here too, since the modules that define them need torch or onnx; a test holds both together.
-LOSS_NAMES = ("l2", "wing")
-TRUNK_NAMES = ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
+LOSS_NAMES = ("l2", "l1", "smooth_l1", "wing", "soft_wing")
+TRUNK_NAMES = (
+    *("plain_cnn", "resnet18", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
+    "mobilenet_v4_conv_small",
+)
+HEAD_NAMES = ("pooled", "flatten", "multiscale", "integral")
 ACTIVATION_NAMES = ("relu", "relu6", "hardswish")
 QUANTIZE_BASES = ("lmedge", "nncf", "best")
 QUANTIZE_RANGES = ("min-max", "coverage", "percentile", "mse", "best")
@@ -19,7 +23,7 @@ TARGETS = (*HOST_ENGINES, "tensorrt")
 # Of what int8 may add to the NME. Who writes points, 0.03, for a fraction would bound nothing.
 MOST_NME_LOSS = 0.02
 # Of the augmentation: probabilities, and factors that must not turn a picture into its negative.
-_PARTS = ("flip", "gray", "contrast", "color")
+_PARTS = ("flip", "gray", "contrast", "color", "near_infrared", "cover", "blur", "noise", "jpeg")
 
 
 def _check_choices(config: RunConfig) -> None:
@@ -27,6 +31,7 @@ def _check_choices(config: RunConfig) -> None:
         "train.loss": (config.train.loss, LOSS_NAMES),
         "model.trunk": (config.model.trunk, TRUNK_NAMES),
         "model.activation": (config.model.activation, ACTIVATION_NAMES),
+        "model.head": (config.model.head, HEAD_NAMES),
         "quantize.base": (config.quantize.base, QUANTIZE_BASES),
         "quantize.ranges": (config.quantize.ranges, QUANTIZE_RANGES),
     }
@@ -72,6 +77,7 @@ def check_values(config: RunConfig) -> None:
         "bench.threads": (config.bench.threads, 1),
         "train.threads": (config.train.threads, 0),
         "train.seed": (config.train.seed, 0),
+        "train.workers": (config.train.workers, 0),
     }
     for name, (value, lowest) in at_least.items():
         if value < lowest:
@@ -80,6 +86,11 @@ def check_values(config: RunConfig) -> None:
         "crop.input_px": (config.crop.input_px, 32, 1024),
         "crop.crop_scale": (config.crop.crop_scale, 0.5, 10),
         "model.width": (config.model.width, 0.1, 4),
+        "train.small_px": (config.train.small_px, 32, 1024),
+        "train.small_part": (config.train.small_part, 0, 1),
+        "train.weak_part": (config.train.weak_part, 0, 1),
+        "train.teacher_share": (config.train.teacher_share, 0, 1),
+        "train.ema": (config.train.ema, 0, 0.99999),
     }
     for name, (number, low, high) in between.items():
         if not low <= number <= high:
@@ -92,6 +103,7 @@ def check_values(config: RunConfig) -> None:
         f"augment.{name}": (value, 1.0 if name in _PARTS else math.inf) for name, value in asdict(config.augment).items()
     }
     at_most |= {f"train.{name}": (getattr(config.train, name), math.inf) for name in ("weight_decay", "warmup_epochs")}
+    at_most["data.others"] = (config.data.others, math.inf)
     for name, (value, highest) in at_most.items():
         if not (math.isfinite(value) and 0 <= value <= highest):
             wish = "at least 0" if math.isinf(highest) else f"between 0 and {highest:g}"

@@ -6,29 +6,33 @@ The view of face i in epoch e depends only on (seed, e, i), so a resumed run see
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from lmedge.data.augment import AugmentSpec, Canvas, make_canvas, random_view
+from lmedge.data.augment import AugmentSpec, Canvas, MirroredPoints, make_canvas, random_view
 from lmedge.data.crops import labelled_crops
 from lmedge.data.samples import FaceSample, check_labels
+from lmedge.pipeline.joint import Frames, JointPoints
 from lmedge.preprocess import PreprocessSpec
-from lmedge.schemas import LandmarkSchema
 
 Progress = Callable[[int, int, str], None]
 Item = tuple[Tensor, Tensor]
 
 
 class TrainingFaces(Dataset[Item]):
-    """Random views: crop uint8 (H, W, 3), fractions float32 (K, 2) with NaN for unknown points."""
+    """Random views: crop uint8 (H, W, 3), fractions float32 (K, 2) with NaN for unknown points.
+
+    `epoch`, `augment` and `spec` may be changed between epochs.
+    """
 
     def __init__(
-        self, canvases: Sequence[Canvas], schema: LandmarkSchema, spec: PreprocessSpec, augment: AugmentSpec, seed: int
+        self, canvases: Sequence[Canvas], points: MirroredPoints, spec: PreprocessSpec, augment: AugmentSpec, seed: int
     ) -> None:
-        self.canvases, self.schema, self.spec, self.augment, self.seed = canvases, schema, spec, augment, seed
+        self.canvases, self.points, self.spec, self.augment, self.seed = canvases, points, spec, augment, seed
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -36,22 +40,32 @@ class TrainingFaces(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        crop, fractions = random_view(self.canvases[index], self.schema, self.spec, self.augment, rng)
+        crop, fractions = random_view(self.canvases[index], self.points, self.spec, self.augment, rng)
         return torch.from_numpy(crop), torch.from_numpy(fractions)
 
 
 class EpochOrder(Sampler[int]):
-    """A permutation of the faces that depends only on (seed, epoch)."""
+    """An order of the faces that depends only on (seed, epoch): all of the first `count`, and `drawn` of the `others` behind
+    them."""
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.epoch = count, seed, 0
+    def __init__(self, count: int, seed: int, others: int = 0, drawn: int = 0) -> None:
+        self.count, self.seed, self.others, self.drawn = count, seed, others, min(drawn, others)
+        self.epoch = 0
 
     def __len__(self) -> int:
-        return self.count
+        return self.count + self.drawn
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
-        return iter(order.tolist())
+        rng = np.random.default_rng([self.seed, self.epoch])
+        if not self.drawn:
+            return iter(rng.permutation(self.count).tolist())
+        # Further faces take turns: each round of epochs shows all of them once.
+        start = self.epoch * self.drawn
+        rounds = range(start // self.others, (start + self.drawn - 1) // self.others + 1)
+        turns = np.concatenate([np.random.default_rng([self.seed, 1, turn]).permutation(self.others) for turn in rounds])
+        first = start - rounds[0] * self.others
+        chosen = np.concatenate([np.arange(self.count), self.count + turns[first : first + self.drawn]])
+        return iter(rng.permutation(chosen).tolist())
 
 
 def load_canvases(samples: Sequence[FaceSample], spec: PreprocessSpec, progress: Progress | None = None) -> list[Canvas]:
@@ -60,14 +74,22 @@ def load_canvases(samples: Sequence[FaceSample], spec: PreprocessSpec, progress:
     Raises:
         DataError: an image cannot be read, or a label lies far outside it.
     """
-    canvases = []
-    for done, sample in enumerate(samples, start=1):
-        image = sample.read_image()
-        check_labels(sample.points_px, (image.shape[0], image.shape[1]), sample.origin)
-        canvases.append(make_canvas(image, sample, spec))
-        if progress:
-            progress(done, len(samples), "reading training faces")
-    return canvases
+    return _load(samples, spec, None, None, progress)
+
+
+def load_joint_canvases(
+    samples: Sequence[FaceSample],
+    spec: PreprocessSpec,
+    points: JointPoints,
+    frames: Frames,
+    progress: Progress | None = None,
+) -> list[Canvas]:
+    """As `load_canvases`, for faces of several schemas: labels in one row, framed alike.
+
+    Raises:
+        DataError: see `load_canvases`.
+    """
+    return _load(samples, spec, points, frames, progress)
 
 
 def load_crops(samples: Sequence[FaceSample], spec: PreprocessSpec) -> tuple[Tensor, Tensor]:
@@ -78,3 +100,25 @@ def load_crops(samples: Sequence[FaceSample], spec: PreprocessSpec) -> tuple[Ten
     """
     crops, fractions = labelled_crops(samples, spec)
     return torch.from_numpy(crops), torch.from_numpy(fractions.astype(np.float32))
+
+
+def _load(
+    samples: Sequence[FaceSample],
+    spec: PreprocessSpec,
+    points: JointPoints | None,
+    frames: Frames | None,
+    progress: Progress | None,
+) -> list[Canvas]:
+    canvases = []
+    for done, sample in enumerate(samples, start=1):
+        image = sample.read_image()
+        check_labels(sample.points_px, (image.shape[0], image.shape[1]), sample.origin)
+        canvas = make_canvas(image, sample, spec, frames.box(sample) if frames else None)
+        if points is not None:
+            row = np.full((points.num_points, 2), np.nan, np.float32)
+            row[points.place_of(sample.schema)] = canvas.points_px
+            canvas = replace(canvas, points_px=row)
+        canvases.append(canvas)
+        if progress:
+            progress(done, len(samples), "reading training faces")
+    return canvases

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from lmedge.bundle import write_atomically
+from lmedge.data.pack import open_pack
 from lmedge.data.samples import FaceSample, is_validation
 from lmedge.data.sources import KINDS, Source
 from lmedge.errors import DataError
@@ -25,6 +26,7 @@ from lmedge.schemas import LandmarkSchema
 INDEX = "faces.json"
 PICTURES = "pictures"
 SYNTHETIC = "synthetic"
+PACK = "pack"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class SourceFaces:
 class FaceIndex:
     """The faces of a run, with the split that the build uses.
 
-    Rendered faces never enter validation when there are photos: `kinds[i]` is the kind of source of `samples[i]`.
+    Rendered faces never enter validation when there are photos: `kinds[i]` is the kind of source of `samples[i]`. `schema` is
+    the point set that is exported. Faces of other point sets only help to train: see `others`.
     """
 
     schema: LandmarkSchema
@@ -48,49 +51,76 @@ class FaceIndex:
 
     @property
     def training(self) -> list[FaceSample]:
-        return [sample for sample, kind in self._pairs() if not self._validates(sample, kind)]
+        return [sample for sample, kind in self._own() if not self._validates(sample, kind)]
 
     @property
     def validation(self) -> list[FaceSample]:
-        return [sample for sample, kind in self._pairs() if self._validates(sample, kind)]
+        return [sample for sample, kind in self._own() if self._validates(sample, kind)]
 
-    def _pairs(self) -> list[tuple[FaceSample, str]]:
-        return list(zip(self.samples, self.kinds, strict=True))
+    @property
+    def others(self) -> list[FaceSample]:
+        """Training faces of other point sets; those on the other side of the split are left out."""
+        pairs = zip(self.samples, self.kinds, strict=True)
+        return [s for s, k in pairs if s.schema != self.schema and (_is_rendered(s, k) or not is_validation(s.photo_key))]
+
+    def _own(self) -> list[tuple[FaceSample, str]]:
+        return [pair for pair in zip(self.samples, self.kinds, strict=True) if pair[0].schema == self.schema]
 
     def _validates(self, sample: FaceSample, kind: str) -> bool:
-        only_rendered = set(self.kinds) == {SYNTHETIC}
-        return is_validation(sample.photo_key) and (kind != SYNTHETIC or only_rendered)
+        only_rendered = all(_is_rendered(*pair) for pair in self._own())
+        return is_validation(sample.photo_key) and (not _is_rendered(sample, kind) or only_rendered)
 
 
-def source_root(source: Source, folder: Path) -> Path:
-    """What the photo paths of a source are relative to: its folder, or for rendered faces the stage's."""
+def _is_rendered(sample: FaceSample, kind: str) -> bool:
+    # A crop cache may hold rendered faces too; their keys say so.
+    return kind == SYNTHETIC or sample.photo_key.startswith(f"{SYNTHETIC}_")
+
+
+def source_root(source: Source, folder: Path, place: int = 0) -> Path:
+    """What the photo paths of a source are relative to: its folder, or where its pictures are no files, one of the stage's.
+    `place` says which of several sources of its kind it is."""
     if source.kind == SYNTHETIC:
         return folder / PICTURES
+    if KINDS[source.kind].holds_pixels:
+        return folder / PICTURES / f"{source.kind}{place}"
     path = Path(source.path)
     return path.parent if path.is_file() else path
 
 
-def write_index(folder: Path, parts: Sequence[SourceFaces], digest: Callable[[Path], str]) -> None:
-    """Writes `faces.json`, and the pictures of rendered faces beside it.
+def write_index(
+    folder: Path, parts: Sequence[SourceFaces], digest: Callable[[Path], str], schema: LandmarkSchema | None = None
+) -> None:
+    """Writes `faces.json`, and the pictures of rendered faces beside it. `schema` is the point set that is exported; without
+    it, that of the first source.
 
     Raises:
         DataError: a photo is missing.
     """
+    exported = schema or parts[0].source.schema
+    further = {part.source.schema.name: part.source.schema for part in parts if part.source.schema != exported}
     entries: list[dict[str, Any]] = []
     seen: dict[str, int] = {}
     for part in parts:
-        root = source_root(part.source, folder)
         place = seen[part.source.kind] = seen.get(part.source.kind, -1) + 1
+        root = source_root(part.source, folder, place)
+        packed = _PackedFaces(part.source.path) if part.source.kind == PACK else None
         for number, sample in enumerate(part.samples):
-            path = _stored_picture(sample, root, number)
-            try:
-                sha256 = digest(path)
-            except OSError as error:
-                raise DataError(f"{sample.origin}: cannot read the image {path}: {error.strerror or error}.") from error
-            entry = _entry(sample, part.source.kind, Path(os.path.relpath(path, root)).as_posix(), sha256)
+            if packed is not None:
+                entry = _entry(sample, PACK, *packed.place_and_digest(sample))
+            else:
+                path = _stored_picture(sample, root, number)
+                try:
+                    sha256 = digest(path)
+                except OSError as error:
+                    raise DataError(f"{sample.origin}: cannot read the image {path}: {error.strerror or error}.") from error
+                entry = _entry(sample, part.source.kind, Path(os.path.relpath(path, root)).as_posix(), sha256)
             # Which of several sources of one kind; paths of two folders may be equal.
-            entries.append({**entry, "source": place} if place else entry)
-    document = {"schema": parts[0].source.schema.to_json(), "faces": entries}
+            entry |= {"source": place} if place else {}
+            entry |= {"schema": part.source.schema.name} if part.source.schema != exported else {}
+            entries.append(entry)
+    document: dict[str, Any] = {"schema": exported.to_json(), "faces": entries}
+    if further:
+        document["other_schemas"] = [other.to_json() for other in further.values()]
     write_atomically(folder / INDEX, json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
@@ -98,21 +128,28 @@ def read_index(folder: Path, sources: Sequence[Source]) -> FaceIndex:
     """Reads `faces.json` of a run; `sources` say where its photos lie now."""
     document = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     schema = LandmarkSchema.from_json(document["schema"])
+    others = {other["name"]: LandmarkSchema.from_json(other) for other in document.get("other_schemas", ())}
     roots: dict[str, list[Path]] = {}
+    packs = [open_pack(source.path).samples for source in sources if source.kind == PACK]
     for source in sources:
-        roots.setdefault(source.kind, []).append(source_root(source, folder))
-    samples = [_sample(entry, schema, roots) for entry in document["faces"]]
+        known = roots.setdefault(source.kind, [])
+        known.append(source_root(source, folder, len(known)))
+    samples = [
+        _sample(entry, others[entry["schema"]] if "schema" in entry else schema, roots, packs) for entry in document["faces"]
+    ]
     return FaceIndex(schema, samples, [entry["kind"] for entry in document["faces"]])
 
 
-def source_terms(sources: Sequence[Source]) -> list[dict[str, str]]:
-    """What a manifest says of where faces come from: kind, format, and terms of use."""
-    unknown = "not known to lmedge: those of whoever made the labels"
-    terms = {SYNTHETIC: "made by lmedge, no terms"}
-    return [
-        {"kind": s.kind, "what": KINDS[s.kind].what, "terms": KINDS[s.kind].licence or terms.get(s.kind, unknown)}
-        for s in sources
-    ]
+class _PackedFaces:
+    """Which face of a crop cache a sample is: some of its faces may have been left out since it was read."""
+
+    def __init__(self, path: str) -> None:
+        self._pack = open_pack(path)
+        self._places = {sample.origin: place for place, sample in enumerate(self._pack.samples)}
+
+    def place_and_digest(self, sample: FaceSample) -> tuple[str, str]:
+        place = self._places[sample.origin]
+        return str(place), self._pack.digests[place]
 
 
 def _stored_picture(sample: FaceSample, root: Path, number: int) -> Path:
@@ -141,14 +178,16 @@ def _entry(sample: FaceSample, kind: str, path: str, sha256: str) -> dict[str, A
     }
 
 
-def _sample(entry: dict[str, Any], schema: LandmarkSchema, roots: dict[str, list[Path]]) -> FaceSample:
+def _sample(
+    entry: dict[str, Any], schema: LandmarkSchema, roots: dict[str, list[Path]], packs: Sequence[Sequence[FaceSample]]
+) -> FaceSample:
     points = np.array([np.nan if v is None else v for v in entry["points_px"]], np.float32).reshape(-1, 2)
     known, place = roots.get(entry["kind"], []), entry.get("source", 0)
     if place >= len(known):
         raise DataError(f"The run has faces of {place + 1} sources of kind {entry['kind']}, but --data gave {len(known)}.")
     path = known[place] / entry["image"]
     return FaceSample(
-        image=path,
+        image=packs[place][int(entry["image"])].image if entry["kind"] == PACK else path,
         points_px=points,
         schema=schema,
         photo_key=entry["photo_key"],

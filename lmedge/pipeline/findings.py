@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lmedge.bundle import Artifact
+from lmedge.data.samples import FaceSample
+from lmedge.data.spreads import Histogram
+from lmedge.data.statistics import pose_histograms, size_histogram, suspicious_labels
 from lmedge.reports import MEAN_OF_FEW, GateResult, ParityReport
 from lmedge.runtimes.gates import LEAST_FACES, NORMALISED, QUANTISED
 
@@ -36,6 +39,8 @@ GATES = {
     "golden_network": "largest distance from the golden answers, on the golden crops",
     "golden_frame": "largest distance from the golden answers, from the golden frames",
 }
+ANGLE_TITLES = {"yaw_deg": "Yaw, degrees", "pitch_deg": "Pitch, degrees", "roll_deg": "Roll, degrees"}
+LISTED_LABELS = 8
 REFERENCES = {
     "pytorch": "PyTorch, {} crops",
     "golden": "golden answers, {} frames",
@@ -44,6 +49,34 @@ REFERENCES = {
 }
 
 Row = dict[str, Any]
+
+
+def label_findings(samples: Sequence[FaceSample]) -> dict[str, Any]:
+    """What labels of one schema say without a look at any picture: how large faces are, where they look, which are suspicious.
+
+    Returns:
+        `histograms`: per quantity its `title` and `bins`, each with its `range` as text, its `count`, and its `share` of the
+        highest bin; empty bins at both ends are left out. `suspicious`: the most unusual labels, see `suspicious_labels`.
+    """
+    histograms = {"Longer side of the points, px": size_histogram(samples)}
+    histograms |= {ANGLE_TITLES[name]: histogram for name, histogram in pose_histograms(samples).items()}
+    return {
+        "histograms": [{"title": title, "bins": _bins(histogram)} for title, histogram in histograms.items()],
+        "suspicious": suspicious_labels(samples)[:LISTED_LABELS],
+    }
+
+
+def _bins(histogram: Histogram) -> list[Row]:
+    filled = [index for index, count in enumerate(histogram.counts) if count]
+    highest = max(histogram.counts)
+    return [
+        {
+            "range": f"{histogram.edges[index]:g} to {histogram.edges[index + 1]:g}".replace("-", "−"),
+            "count": histogram.counts[index],
+            "share": histogram.counts[index] / highest,
+        }
+        for index in range(filled[0], filled[-1] + 1)
+    ]
 
 
 def verdict(

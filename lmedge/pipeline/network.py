@@ -25,6 +25,11 @@ class NetworkFacts:
     training: Mapping[str, Any]
     history: tuple[Mapping[str, Any], ...]
 
+    @property
+    def confident(self) -> bool:
+        """Whether the network says how sure it is of each point."""
+        return bool(self.architecture.get("confidence", False))
+
     def write(self, folder: Path) -> None:
         document = {
             "schema": self.schema.to_json(),

@@ -13,12 +13,14 @@ DEFAULT_SOURCE = "synthetic:2000"
 
 @dataclass(frozen=True)
 class DataOptions:
-    """`sources`: "KIND:PATH" texts, joined; `schema`: a name or TOML file where the kind leaves it open; `detector`: a
-    YuNet file, run on the training photos so that the bundle knows its boxes too."""
+    """`sources`: "KIND:PATH" texts, joined; `schema`: a name or TOML file where the kind leaves it open, and of several point
+    sets the one that is exported; `detector`: a YuNet file, run on the training photos so that the bundle knows its boxes too;
+    `others`: faces of other point sets in an epoch, per face of the exported one."""
 
     sources: tuple[str, ...] = (DEFAULT_SOURCE,)
     schema: str = ""
     detector: str = ""
+    others: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,15 @@ class CropOptions:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """`trunk`: a published network; `width`: its multiplier; `activation`: relu, relu6 or hardswish; `head_channels`: what the
-    head keeps per position."""
+    """`trunk`: a published network; `width`: its multiplier; `activation`: relu, relu6 or hardswish; `head`: how coordinates
+    are found; `head_channels`: what it keeps per position; `confidence`: also say how sure each point is."""
 
     trunk: str = "mobilenet_v2"
     width: float = 0.75
     activation: str = "relu6"
+    head: str = "flatten"
     head_channels: int = 64
+    confidence: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,20 @@ class TrainOptions:
     """How to train.
 
     Attributes:
-        epochs, batch_size: as usual.
+        epochs: of all training faces.
+        batch_size: of all processes together.
         learning_rate: the highest; linear warm-up over `warmup_epochs`, then half a cosine down to zero.
         weight_decay: of AdamW, on weights of convolutions and linear layers only.
-        loss: l2 or wing.
+        loss: l2, l1, smooth_l1, wing or soft_wing, in pixels of the crop.
+        normalized: weigh errors by each face's normaliser, as the NME does.
+        ema: decay of the running mean of the weights that is validated and kept; 0 keeps the last weights.
+        small_part, small_px: this part of the epochs sees crops of this size, which is faster; for heads that work at any size.
+        weak_part: this part of the epochs, at the end, sees weakly changed pictures.
+        freeze_norms: batch norms keep their statistics, as for fine-tuning with `init`.
+        teacher: a checkpoint, run or bundle whose answers are further labels; `teacher_share`: their weight.
         seed: of weights, order and augmentation.
         threads: CPU threads of torch; 0 leaves torch's default.
+        workers: processes that make the views; 0 makes them in this one.
     """
 
     epochs: int = 100
@@ -59,8 +71,17 @@ class TrainOptions:
     weight_decay: float = 0.02
     warmup_epochs: float = 2.0
     loss: str = "wing"
+    normalized: bool = False
+    ema: float = 0.998
+    small_part: float = 0.0
+    small_px: int = 80
+    weak_part: float = 0.1
+    freeze_norms: bool = False
+    teacher: str = ""
+    teacher_share: float = 0.5
     seed: int = 0
     threads: int = 0
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,6 +129,13 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
+class BundleOptions:
+    """`files`: patterns of what goes into the bundle, e.g. "model.int8*.onnx"; what no pattern matches stays in its stage."""
+
+    files: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides what a run makes. `name`: of the bundle; `targets`: engines to serve."""
 
@@ -122,6 +150,7 @@ class RunConfig:
     quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
     parity: ParityOptions = field(default_factory=ParityOptions)
     bench: BenchOptions = field(default_factory=BenchOptions)
+    bundle: BundleOptions = field(default_factory=BundleOptions)
     gates: GateLimits = field(default_factory=GateLimits)
 
     @property

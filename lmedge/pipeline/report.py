@@ -20,14 +20,14 @@ from lmedge import __version__
 from lmedge.calibration.report import LayerTable, layer_tables
 from lmedge.data.pictures import contact_sheet
 from lmedge.data.samples import FaceSample
-from lmedge.data.sources import KINDS
+from lmedge.data.sources import KINDS, source_terms
 from lmedge.errors import DataError
 from lmedge.export.check_tensorrt import EXTRA
 from lmedge.pipeline import run_files
-from lmedge.pipeline.charts import ced_svg, front_svg, layers_svg, training_svg
+from lmedge.pipeline.charts import ced_svg, confidence_svg, front_svg, layers_svg, training_svg
 from lmedge.pipeline.commands import PLACE, build_command, verify_command
 from lmedge.pipeline.engines import EnginesFound, read_engines
-from lmedge.pipeline.faces import FaceIndex, read_index, source_terms
+from lmedge.pipeline.faces import FaceIndex, read_index
 from lmedge.pipeline.findings import (
     Row,
     engine_name,
@@ -36,6 +36,7 @@ from lmedge.pipeline.findings import (
     gate_value,
     gate_words,
     key_of,
+    label_findings,
     mark_fastest,
     megabytes,
     ms,
@@ -97,6 +98,8 @@ def render_report(context: RunContext) -> str:
         "compared": compared,
         "ced": ced_svg({name_of(row): errors[key_of(row)] for row in compared}) if compared else "",
         "training": training_svg(facts.history, facts.training["epoch"], context.config.train.loss),
+        "confidence": facts.training.get("confidence"),
+        "confidence_chart": confidence_svg(facts.training["confidence"]) if "confidence" in facts.training else "",
         "sheets": _sheets(context, index.validation, pictured, errors),
         "parity_crops": next((report.crops for report in parity if report.reference == PYTORCH), 0),
         "gated": _by_engine_and_file(gated),
@@ -232,7 +235,7 @@ def _data(context: RunContext, index: FaceIndex) -> dict[str, Any]:
     every, held = Counter(index.kinds), Counter[str]()
     for sample, kind in zip(index.samples, index.kinds, strict=True):
         held[kind] += id(sample) in validating
-    terms = {entry["kind"]: entry["terms"] for entry in source_terms(context.sources)}
+    terms = {s.kind: "; ".join(entry["terms"] for entry in source_terms([s])) for s in context.sources}
     sources = [
         {
             "kind": kind,
@@ -244,7 +247,15 @@ def _data(context: RunContext, index: FaceIndex) -> dict[str, Any]:
         for kind in every
     ]
     photos = len({sample.photo_key for sample in index.samples})
-    return {"sources": sources, "faces": len(index.samples), "photos": photos, "restricted": set(every) != {"synthetic"}}
+    own = [(s, kind) for s, kind in zip(index.samples, index.kinds, strict=True) if s.schema == index.schema]
+    photographed = [sample for sample, kind in own if kind != "synthetic"]
+    return {
+        "sources": sources,
+        "faces": len(index.samples),
+        "photos": photos,
+        "restricted": set(every) != {"synthetic"},
+        "labels": label_findings(photographed or [sample for sample, _ in own]),
+    }
 
 
 def _stage_keys(context: RunContext) -> list[dict[str, Any]]:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from lmedge.bundle import Artifact, Bundle, Manifest, file_digest, network_specs, write_atomically
 from lmedge.calibration.report import bound_reports
+from lmedge.data.sources import source_terms
 from lmedge.export.pack import VARIANTS, keep_passing, list_artifacts, photo_digest
 from lmedge.metrics import PairedLoss
-from lmedge.pipeline.faces import FaceIndex, read_index, source_terms
+from lmedge.pipeline.faces import FaceIndex, read_index
 from lmedge.pipeline.network import NetworkFacts
 from lmedge.pipeline.stages import RunContext
 from lmedge.reports import ParityReport
 from lmedge.runtimes.gates import QUANTISED, accuracy_report
 
 PROGRAM, BEST = "model.pt2", "best.pt"
+# How training went, for people: outside the stages, so that it decides nothing.
+LOGS = "logs"
 PARITY, EVALUATION, LATENCY, CALIBRATION, PASSES = (
     "parity.json",
     "evaluation.json",
@@ -79,7 +83,11 @@ def packed(context: RunContext) -> Manifest:
     """The manifest of the bundle as far as the build host makes it: without files that failed on labelled faces, with the
     evaluation; TensorRT engines come on top."""
     manifest = candidate(context).manifest
-    accurate = keep_passing(manifest.artifacts, accuracy_reports(context))
+    accurate = [
+        artifact
+        for artifact in keep_passing(manifest.artifacts, accuracy_reports(context))
+        if any(fnmatchcase(artifact.path, pattern) for pattern in context.config.bundle.files)
+    ]
     rows = read_json(context.file("evaluate", EVALUATION))
     return replace(manifest, artifacts=tuple(accurate), evaluation={"split": "validation", "reports": rows})
 
@@ -93,6 +101,7 @@ def artifacts(context: RunContext) -> list[Artifact]:
         targets=context.config.engines,
         spec=facts.preprocess,
         schema=facts.schema,
+        confidence=facts.confident,
         program_sha256=context.lock.digest(context.file("train", PROGRAM)),
         tool_versions=tool_versions(context),
     )
@@ -133,7 +142,7 @@ def calibrated_on(context: RunContext) -> list[str] | None:
 
 def program_artifact(context: RunContext, facts: NetworkFacts) -> Artifact:
     """The exported program, for the torch reference."""
-    inputs, outputs = network_specs(facts.preprocess, facts.schema)
+    inputs, outputs = network_specs(facts.preprocess, facts.schema, confidence=facts.confident)
     file = context.file("train", PROGRAM)
     return Artifact.of_file(file, file.parent, format="torch", precision="fp32", inputs=inputs, outputs=outputs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,20 @@ _ENGINE_TOOLS = ("onnxruntime", "openvino", "numpy", "opencv-python")
 
 def _data_options(context: RunContext) -> dict[str, Any]:
     sources = [f"{source.kind}:{source.path}" if source.kind == "synthetic" else source.kind for source in context.sources]
-    return {"sources": sources, "schema": context.sources[0].schema.to_json()}
+    return {"sources": sources, "schema": context.schema.to_json()}
 
 
 def _train_inputs(context: RunContext) -> dict[str, Path]:
-    return {**index_input(context), **({"init checkpoint": context.init} if context.init else {})}
+    given = {"init checkpoint": context.init, "teacher checkpoint": context.teacher}
+    return {**index_input(context), **{name: path for name, path in given.items() if path}}
+
+
+def _train_options(context: RunContext) -> dict[str, Any]:
+    """What decides the weights: a teacher counts by its bytes, not by where they lie."""
+    config = context.config
+    options: dict[str, Any] = {"crop": config.crop, "model": config.model, "augment": config.augment}
+    others = {"others": config.data.others} if len({source.schema.name for source in context.sources}) > 1 else {}
+    return {**options, "train": replace(config.train, teacher=""), **others}
 
 
 def _network_inputs(context: RunContext) -> dict[str, Path]:
@@ -101,9 +111,10 @@ STAGES: tuple[Stage, ...] = (
         "train",
         steps.train_network,
         _train_inputs,
-        lambda c: {"crop": c.config.crop, "model": c.config.model, "train": c.config.train, "augment": c.config.augment},
+        _train_options,
         ("torch", "accelerate", "numpy", "opencv-python"),
         resumes=True,
+        shared=True,
     ),
     Stage("export", steps.export_network, _network_inputs, tools=("torch", "onnx", "onnxscript", "onnxslim", "onnxruntime")),
     Stage(
@@ -155,7 +166,12 @@ STAGES: tuple[Stage, ...] = (
         steps.pack_bundle,
         lambda c: {**_pack_inputs(c), **engines.engine_files(c)},
         # The manifest names the tools that made its files, also where another version made the same bytes.
-        lambda c: {"name": c.config.name, "gates": _accuracy_limits(c.config), "made by": run_files.tool_versions(c)},
+        lambda c: {
+            "name": c.config.name,
+            "bundle": c.config.bundle,
+            "gates": _accuracy_limits(c.config),
+            "made by": run_files.tool_versions(c),
+        },
     ),
     Stage(
         "report",

@@ -18,6 +18,8 @@ from lmedge.errors import DataError
 from lmedge.pipeline.faces import INDEX, SYNTHETIC
 from lmedge.pipeline.lock import Components, Lock, option_components, tool_components
 from lmedge.pipeline.options import RunConfig
+from lmedge.pipeline.processes import announce, wait_for_announcement
+from lmedge.schemas import LandmarkSchema, get_schema
 
 Progress = Callable[[int, int, str], None]
 _RESUME_KEY = "stage-key.json"
@@ -32,7 +34,17 @@ class RunContext:
     sources: Sequence[Source]
     lock: Lock
     init: Path | None = None
+    teacher: Path | None = None
     progress: Progress | None = None
+
+    @property
+    def schema(self) -> LandmarkSchema:
+        """The point set that is exported: the configured one, else that of the first source."""
+        named = {source.schema.name: source.schema for source in self.sources}
+        wanted = self.config.data.schema
+        return named.get(wanted) or next(
+            (s for s in named.values() if wanted and get_schema(wanted) == s), self.sources[0].schema
+        )
 
     def file(self, stage: str, name: str) -> Path:
         return self.folder / stage / name
@@ -51,6 +63,7 @@ class Stage:
         machine: whether the result belongs to this machine.
         resumes: whether an interrupted run's files are worth keeping.
         note: what to say of it in a plan besides whether it runs.
+        shared: whether other processes help with it, where there are any.
         again: why it runs although nothing changed, "" where it does not; asked only of a stage that is there whole.
     """
 
@@ -61,6 +74,7 @@ class Stage:
     tools: tuple[str, ...] = ()
     machine: bool = False
     resumes: bool = False
+    shared: bool = False
     note: Callable[[RunContext], str] = field(default=lambda context: "")
     again: Callable[[RunContext], str] = field(default=lambda context: "")
 
@@ -108,8 +122,17 @@ def run_stages(context: RunContext, stages: Sequence[Stage]) -> Iterator[Planned
         reason = _reason_to_run(context, stage, components)
         if reason is not None:
             _run(context, stage, components)
+        elif stage.shared:
+            announce("")
         yield PlannedStage(stage.name, reason)
     context.lock.write()
+
+
+def help_stages(context: RunContext, stages: Sequence[Stage]) -> None:
+    """What a process does that only helps: its part of each shared stage that the first process runs."""
+    for stage in stages:
+        if stage.shared and (folder := wait_for_announcement()):
+            stage.work(context, Path(folder))
 
 
 def components_of(context: RunContext, stage: Stage) -> Components:
@@ -147,6 +170,8 @@ def _run(context: RunContext, stage: Stage, components: Components) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         marker.write_text(key, encoding="utf-8")
+    if stage.shared:
+        announce(str(partial))
     stage.work(context, partial)
     marker.unlink(missing_ok=True)  # the bundle stage replaces the folder
     replace_folder(partial, target)

@@ -17,13 +17,14 @@ import numpy.typing as npt
 from lmedge.bundle import Artifact, Bundle, Manifest, file_digest, write_atomically, write_bundle
 from lmedge.data.crops import labelled_crops
 from lmedge.data.samples import FaceSample
-from lmedge.data.sources import read_sources
+from lmedge.data.sources import check_sources, read_sources, source_terms
 from lmedge.errors import DataError
 from lmedge.export.pack import OPENVINO_VARIANTS, VARIANTS, ir_name, onnx_name, photo_digest
 from lmedge.pipeline import run_files
 from lmedge.pipeline.engines import kept_engines, read_engines
-from lmedge.pipeline.faces import SYNTHETIC, SourceFaces, source_terms, with_detector_boxes, write_index
+from lmedge.pipeline.faces import SYNTHETIC, SourceFaces, with_detector_boxes, write_index
 from lmedge.pipeline.network import NetworkFacts
+from lmedge.pipeline.processes import is_helper
 from lmedge.pipeline.stages import RunContext
 from lmedge.preprocess import REFERENCE, BoxFit, PreprocessSpec, fit_boxes
 from lmedge.reports import LatencyReport, ParityReport
@@ -41,6 +42,7 @@ def index_faces(context: RunContext, folder: Path) -> None:
     """Sources → `faces.json`: duplicates share a key, and the detector's boxes are added where one is configured."""
     from lmedge.data.duplicates import share_keys_of_duplicates
 
+    check_sources(context.sources)
     parts = [SourceFaces(source, _trainable(read_sources([source]))) for source in context.sources]
     photos = share_keys_of_duplicates([s for part in parts if part.source.kind != SYNTHETIC for s in part.samples])
     detect = _detector(context)
@@ -53,7 +55,7 @@ def index_faces(context: RunContext, folder: Path) -> None:
         part if part.source.kind == SYNTHETIC else SourceFaces(part.source, [next(remaining) for _ in part.samples])
         for part in parts
     ]
-    write_index(folder, joined, context.lock.digest)
+    write_index(folder, joined, context.lock.digest, context.schema)
 
 
 def train_network(context: RunContext, folder: Path) -> None:
@@ -67,7 +69,16 @@ def train_network(context: RunContext, folder: Path) -> None:
     size = config.crop.input_px
     spec = PreprocessSpec(input_hw=(size, size), crop_scale=config.crop.crop_scale, box_fits=_box_fits(training))
     model = config.model
-    architecture = Architecture(model.trunk, model.width, model.activation, model.head_channels, size, faces.schema.num_points)
+    architecture = Architecture(
+        model.trunk,
+        model.width,
+        model.activation,
+        model.head_channels,
+        size,
+        faces.schema.num_points,
+        model.head,
+        model.confidence,
+    )
     history = train(
         folder,
         training,
@@ -76,10 +87,16 @@ def train_network(context: RunContext, folder: Path) -> None:
         spec=spec,
         augment=config.augment,
         options=config.train,
+        others=faces.others,
+        others_part=config.data.others,
         init=Checkpoint.load(context.init) if context.init else None,
+        teacher=Checkpoint.load(context.teacher) if context.teacher else None,
         sources=source_terms(context.sources),
+        logs=context.folder / run_files.LOGS,
         progress=context.progress,
     )
+    if is_helper():
+        return
     best = Checkpoint.load(folder / run_files.BEST)
     rows = tuple({name: value for name, value in asdict(record).items() if name != "seconds"} for record in history)
     NetworkFacts(faces.schema, spec, architecture.to_json(), best.training, rows).write(folder)

@@ -47,7 +47,7 @@ class FaceLandmarker:
         """Opens a bundle on exactly this engine, precision and device; there is no fallback.
 
         Args:
-            bundle: an opened bundle or its folder.
+            bundle: an opened bundle, its folder, or a trained one as "zoo:ibug68".
             backend: one of `lmedge.runtimes.runtime_names()`.
             precision: "fp32", "fp16", "int8" or "fp16-int8", where the bundle has it.
             device: one of the backend's `status().devices`; None is the CPU, for an engine without it its first device.

@@ -223,7 +223,8 @@ def program_of(run: Path, bundle: Bundle) -> Artifact:
         raise InputError(
             f"{run} must hold one {PROGRAM}; it has {len(files)}. Give the folder that `lmedge build --out` wrote."
         )
-    inputs, outputs = network_specs(bundle.manifest.preprocess, bundle.manifest.schema)
+    confident = any(len(artifact.outputs) > 1 for artifact in bundle.manifest.artifacts)
+    inputs, outputs = network_specs(bundle.manifest.preprocess, bundle.manifest.schema, confidence=confident)
     return Artifact.of_file(files[0], run, format="torch", precision="fp32", inputs=inputs, outputs=outputs)
 
 
