@@ -19,6 +19,7 @@ from lmedge.bundle.folder import Bundle, add_artifacts, write_bundle
 from lmedge.bundle.install import install_artifacts
 from lmedge.bundle.manifest import FORMAT_VERSION, GOLDEN, MANIFEST, Manifest
 from lmedge.bundle.one_writer import WRITER, one_writer
+from lmedge.bundle.zoo import resolve_bundle, zoo_bundles
 
 __all__ = [
     "ANY_ARCH",
@@ -40,6 +41,8 @@ __all__ = [
     "network_specs",
     "one_writer",
     "replace_folder",
+    "resolve_bundle",
     "write_atomically",
     "write_bundle",
+    "zoo_bundles",
 ]

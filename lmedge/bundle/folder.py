@@ -13,6 +13,7 @@ from typing import Any
 from lmedge.bundle.artifact import ANY_ARCH, Artifact, check_digest, machine_arch
 from lmedge.bundle.files import check_file, replace_folder, write_atomically
 from lmedge.bundle.manifest import GOLDEN, MANIFEST, Manifest
+from lmedge.bundle.zoo import resolve_bundle
 from lmedge.errors import BundleError, BundleFormatError, LmedgeError
 
 
@@ -25,13 +26,14 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
-        """Opens a bundle folder; artifacts are checked when they are used, or all at once by `verify_digests`.
+        """Opens a bundle folder, or a trained one of lmedge's own as ``zoo:NAME``; artifacts are checked when they are used,
+        or all at once by `verify_digests`.
 
         Raises:
             BundleError: no manifest there.
             BundleFormatError: a manifest that cannot be used.
         """
-        root = Path(path)
+        root = resolve_bundle(path)
         file = root / MANIFEST
         try:
             document = json.loads(file.read_text(encoding="utf-8"))

@@ -28,12 +28,18 @@ _SHEET_FACES = 40
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog="Example:  lmedge predict runs/faces/bundle driver.jpg --box 210,120,180,200 --draw out")(predict)
+    app.command(
+        epilog="Examples:  lmedge predict driver.jpg --box 210,120,180,200 --draw out   |   "
+        "lmedge predict runs/faces/bundle driver.jpg"
+    )(predict)
     app.command(epilog="Example:  lmedge evaluate runs/faces/bundle --data 300w:faces/300w --show out")(evaluate)
 
 
 def predict(
-    paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE IMAGE", help="A bundle folder, then pictures.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="[BUNDLE] IMAGE", help="A bundle folder or zoo:NAME, then pictures; zoo:ibug68 if left out."),
+    ],
     box: Annotated[
         list[str] | None, typer.Option("--box", metavar="X,Y,W,H", help="A face box in pixels, kind reference. Repeatable.")
     ] = None,
@@ -155,8 +161,13 @@ def evaluate(
 
 
 def _bundle_and_images(paths: list[Path]) -> tuple[Path, list[Path]]:
-    first, rest = paths[0], paths[1:]
+    from lmedge.bundle.zoo import DEFAULT, resolve_bundle
+
+    first, rest = resolve_bundle(paths[0]), paths[1:]
     if not (first / "manifest.json").is_file():
+        if not first.is_dir():
+            note(f"No bundle is named; taking {DEFAULT}.")
+            return resolve_bundle(DEFAULT), paths
         inner = f" Did you mean {first / 'bundle'}?" if (first / "bundle" / "manifest.json").is_file() else ""
         raise BundleError(f"{first} is no bundle (no manifest.json). Give a bundle first, then pictures.{inner}")
     if not rest:
