@@ -110,9 +110,14 @@ class TestDrawing:
 
 
 class TestFirstArgument:
-    def test_pictures_alone_are_told_to_need_a_bundle(self, photo: Path) -> None:
-        outcome = lmedge("predict", photo)
-        outcome.assert_clear_error(ERROR, f"{photo} is no bundle (no manifest.json)", "Give a bundle first, then pictures")
+    def test_pictures_alone_are_given_to_the_trained_bundle(self, photo: Path) -> None:
+        outcome = lmedge("predict", photo, "--json")
+        assert "No bundle is named; taking zoo:ibug68." in outcome.stderr
+        assert len(outcome.json[0]["faces"][0]["points_px"]) == 68
+
+    def test_a_folder_that_is_no_bundle_is_told_apart_from_a_picture(self, photo: Path, tmp_path: Path) -> None:
+        outcome = lmedge("predict", tmp_path, photo)
+        outcome.assert_clear_error(ERROR, f"{tmp_path} is no bundle (no manifest.json)", "Give a bundle first, then pictures")
 
     def test_a_run_folder_leads_to_its_bundle(self, bundle: Path, photo: Path) -> None:
         outcome = lmedge("predict", bundle.parent, photo)

@@ -16,7 +16,7 @@ import pytest
 from lmedge.data.samples import check_labels
 from lmedge.data.synthetic import Expression, Gaze, HeadPose, Scene, render_face, render_faces
 from lmedge.errors import InputError, SchemaError
-from lmedge.schemas import IBUG_68, MMLAB_5, WFLW_98, LandmarkSchema, mapping_matrix
+from lmedge.schemas import AFLW_19, COFW_29, IBUG_68, MMLAB_5, WFLW_98, LandmarkSchema, mapping_matrix
 
 
 def plain(
@@ -39,7 +39,7 @@ def gray_at(image: np.ndarray, point: np.ndarray) -> float:
 # Reproducible
 
 
-@pytest.mark.parametrize("schema", [MMLAB_5, IBUG_68, WFLW_98], ids=lambda schema: schema.name)
+@pytest.mark.parametrize("schema", [MMLAB_5, IBUG_68, WFLW_98, COFW_29, AFLW_19], ids=lambda schema: schema.name)
 def test_same_seed_same_bytes(schema: LandmarkSchema) -> None:
     first, second = (list(render_faces(3, schema, seed=7, size_px=96)) for _ in range(2))
     for a, b in zip(first, second, strict=True):
@@ -201,7 +201,8 @@ def test_shifted_labels_would_be_noticed(frontal: tuple[np.ndarray, np.ndarray])
 def test_faces_vary_as_people_do() -> None:
     faces = [render_face((11, i), 64) for i in range(120)]
     yaw = np.array([face.pose.yaw_deg for face in faces])
-    assert np.abs(yaw).max() <= 45
+    assert 50 < np.abs(yaw).max() <= 60
+    assert max(abs(face.pose.pitch_deg) for face in faces) <= 30
     assert 8 < yaw.std() < 30
     brightness = np.array([face.image_bgr.mean() for face in faces])
     assert brightness.std() > 20
@@ -210,11 +211,16 @@ def test_faces_vary_as_people_do() -> None:
 
 
 def test_rendering_is_fast_enough_to_train_on(record_property: Callable[[str, object], None]) -> None:
-    render_face((0, 0), 128)
-    start = time.process_time()
-    for i in range(60):
-        render_face((0, i), 128)
-    per_second = 60 / (time.process_time() - start)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        render_face((0, 0), 128)
+        start = time.process_time()
+        for i in range(60):
+            render_face((0, i), 128)
+        per_second = 60 / (time.process_time() - start)
+    finally:
+        cv2.setNumThreads(threads)
     record_property("faces_per_second_of_cpu_time_at_128_px", round(per_second))
     sys.stdout.write(f"rendered faces at 128 px: {per_second:.0f} per second of CPU time")
     assert per_second > 10

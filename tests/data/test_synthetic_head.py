@@ -66,7 +66,7 @@ def test_positive_roll_turns_clockwise() -> None:
     assert np.degrees(np.arctan2(across[1], across[0])) == pytest.approx(20, abs=0.5)
 
 
-@pytest.mark.parametrize("yaw", [30, 45])
+@pytest.mark.parametrize("yaw", [30, 45, 60])
 def test_the_far_contour_follows_the_visible_outline(yaw: float) -> None:
     """Subject's left is the far side; the physical jaw points there lie behind the cheek, the labels on its outline."""
     pose = HeadPose(yaw)
@@ -116,7 +116,10 @@ def test_lids_and_lips_never_cross(seed: int) -> None:
 
 def test_a_frontal_head_hides_no_point_and_a_turned_nose_hides_the_far_eye_corner() -> None:
     assert render_face((0, 0), SIZE, plain()).visible.all()
-    turned = render_face((0, 0), SIZE, plain(45)).visible
+    # The inner corner lies 19 mm beside the nose's root and 15 mm behind it: from about 52 degrees on the nose hides it.
+    inner = WFLW_98.point_names.index("left_eye_inner")
+    assert render_face((0, 0), SIZE, plain(35)).visible[inner]
+    turned = render_face((0, 0), SIZE, plain(57)).visible
     assert not turned[WFLW_98.point_names.index("left_eye_inner")]
     near_side = [index for index, name in enumerate(WFLW_98.point_names) if name.startswith(("right_eye", "right_brow"))]
     assert turned[near_side].all()

@@ -10,6 +10,9 @@ import numpy as np
 from lmedge.data.synthetic.head_mesh import CONTOUR, average_head
 from lmedge.data.synthetic.head_table import Floats
 
+YAW_LIMIT, PITCH_LIMIT, ROLL_LIMIT = 60.0, 30.0, 30.0
+_NEAR_FRONTAL = 0.78
+
 # The head turns about this point (top of the neck).
 _PIVOT_MM = np.array([0.0, 60.0, 70.0])
 
@@ -33,6 +36,16 @@ class HeadPose:
         nod = np.array([[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]])
         tilt = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
         return np.asarray(tilt @ nod @ turn)
+
+
+def draw_pose(rng: np.random.Generator) -> HeadPose:
+    """Mostly near-frontal, as in photo collections, with wide tails inside the limits."""
+    yaw = rng.normal(0, 14) if rng.random() < _NEAR_FRONTAL else rng.uniform(-YAW_LIMIT, YAW_LIMIT)
+    return HeadPose(
+        yaw_deg=float(np.clip(yaw, -YAW_LIMIT, YAW_LIMIT)),
+        pitch_deg=float(np.clip(rng.normal(0, 10), -PITCH_LIMIT, PITCH_LIMIT)),
+        roll_deg=float(np.clip(rng.normal(0, 9), -ROLL_LIMIT, ROLL_LIMIT)),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +74,8 @@ class View:
         return View(self.rotation, self.distance_mm, self.scale * scale, (float(offset[0]), float(offset[1])))
 
 
-def slide_contour(vertices_px: Floats, depth_mm: Floats, pose: HeadPose, px_per_mm: float) -> tuple[Floats, Floats]:
-    """The 33 contour points as annotators place them, (33, 2) px, and their depth (33,) mm.
+def slide_contour(vertices_px: Floats, depth_mm: Floats, pose: HeadPose) -> tuple[Floats, Floats]:
+    """The 33 contour points as annotators place them, (33, 2) px, and their depth (33,) mm, in a view of scale 1.
 
     Where the jaw is in view the point stays on it; on the far cheek of a turned face it slides inward along the surface to
     the visible outline (as in "landmark marching", Zhu et al., CVPR 2015). On either side the points are then spread along
@@ -86,7 +99,7 @@ def slide_contour(vertices_px: Floats, depth_mm: Floats, pose: HeadPose, px_per_
     low = np.clip(np.floor(position).astype(int), 0, steps - 2)
     part = (position - low)[:, None]
     outline = paths[rows, low] * (1 - part) + paths[rows, low + 1] * part
-    start_px = _START_SHIFT_MM * np.sin(np.radians(pose.pitch_deg)) * px_per_mm
+    start_px = _START_SHIFT_MM * np.sin(np.radians(pose.pitch_deg))
     right, left = _spread(outline[:17], start_px), _spread(outline[:15:-1], start_px)
     found = np.concatenate([right, left[15::-1]])
     return found[:, :2], found[:, 2]

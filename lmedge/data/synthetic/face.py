@@ -1,31 +1,40 @@
-"""One rendered face with exact labels: a person, an expression, a pose, a light, a picture."""
+"""One rendered face with exact labels: a person, an expression, a pose, a light, what lies before the face, a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lmedge.data.synthetic import features, scenery
-from lmedge.data.synthetic.appearance import TEXTURE_PX, Image, Look, draw_look, hair_displacement_mm, head_texture
-from lmedge.data.synthetic.camera import HeadPose, View, slide_contour
-from lmedge.data.synthetic.head_mesh import CONTOUR, PUPILS, average_head
-from lmedge.data.synthetic.head_table import HEAD_CENTER, Floats
+from lmedge.data.synthetic import features, occluders, photo, scenery
+from lmedge.data.synthetic.camera import HeadPose, View, draw_pose, slide_contour
+from lmedge.data.synthetic.drawing import Image
+from lmedge.data.synthetic.eyewear import draw_eyewear
+from lmedge.data.synthetic.head_mesh import CONTOUR, PUPILS
+from lmedge.data.synthetic.head_table import Floats
+from lmedge.data.synthetic.light import LIGHTINGS, NEAR_INFRARED, ORDINARY, Light, draw_light, draw_lighting, plain_light
+from lmedge.data.synthetic.look import Look, draw_look, infrared_look, plain_look
 from lmedge.data.synthetic.modes import Expression, deform, draw_expression, draw_identity
-from lmedge.data.synthetic.raster import RasterizedMesh, rasterize, vertex_normals, visible_points
+from lmedge.data.synthetic.places import draw_place
+from lmedge.data.synthetic.raster import nearest_pixels, visible_points
+from lmedge.data.synthetic.surface import DrawnHead, Sitter, draw_head
 from lmedge.errors import InputError
 from lmedge.schemas import IBUG_68, MMLAB_5, WFLW_98, LandmarkSchema, mapping_matrix
 
 MIN_SIZE_PX, MAX_SIZE_PX = 48, 1024
+GLASSES, SUNGLASSES, MASK, HAND, WHEEL, CAP, STRANDS = (
+    "glasses", "sunglasses", "mask", "hand", "steering-wheel", "cap", "hair-strands",
+)  # fmt: skip
+# How often each is before a face, from the face outward; clear glasses hide nothing.
+OCCLUDERS = {STRANDS: 0.16, GLASSES: 0.15, SUNGLASSES: 0.05, MASK: 0.04, CAP: 0.06, HAND: 0.06, WHEEL: 0.03}
 
 # Longer side of the points' extent over the picture's side.
 _FACE_PART = (0.45, 0.65)
-_YAW_LIMIT, _PITCH_LIMIT, _ROLL_LIMIT = 45.0, 25.0, 30.0
-_GLASSES = 0.16
-# The uv of a piece of plain skin, which the ears borrow.
-_PLAIN_SKIN = (0.40, 0.56)
+# At the contour the surface turns away: a pixel aside it is a centimetre deeper.
+_ON_SURFACE_MM, _ON_OUTLINE_MM = 3.0, 12.0
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,17 @@ class Scene:
 
     Attributes:
         pose, expression, gaze: of the head.
-        plain: an average head, well lit from the front, without glasses, beard or hair over the brows; a clean picture.
+        occluders: what lies before the face, names from `OCCLUDERS`.
+        lighting: one of `LIGHTINGS`.
+        plain: an average head, well lit from the front, without beard or hair over the face; a clean picture. Occluders and
+            another light only where they are named.
     """
 
     pose: HeadPose | None = None
     expression: Expression | None = None
     gaze: features.Gaze | None = None
+    occluders: tuple[str, ...] | None = None
+    lighting: str | None = None
     plain: bool = False
 
 
@@ -50,10 +64,12 @@ class SyntheticFace:
     Attributes:
         image_bgr: uint8 (size, size, 3).
         points_px: float64 (98, 2) in the order of `WFLW_98`; pixel centres at integers.
-        visible: (98,) False where the head itself hides the point.
+        visible: (98,) False where the head itself, its hair or an occluder hides the point.
         pose: of the head, degrees; before perspective.
         eye_opening: right and left: distance of the lids over the width of the eye, in 3-D.
         mouth_opening: distance of the inner lips over the width of the mouth, in 3-D.
+        occluders: what lies before the face, in the order of `OCCLUDERS`.
+        lighting: one of `LIGHTINGS`.
     """
 
     image_bgr: Image
@@ -62,18 +78,31 @@ class SyntheticFace:
     pose: HeadPose
     eye_opening: tuple[float, float]
     mouth_opening: float
+    occluders: tuple[str, ...] = ()
+    lighting: str = ORDINARY
 
     def points(self, schema: LandmarkSchema) -> npt.NDArray[np.float32]:
-        """The labels in another schema, (K, 2) px, by the published conversions.
+        """The labels in another schema, (K, 2) px.
 
         Raises:
-            SchemaError: no conversion from WFLW_98 to that schema is published.
+            SchemaError: no conversion from WFLW_98 to that schema is known.
         """
-        points = self.points_px
-        if schema == MMLAB_5:
-            points = mapping_matrix(WFLW_98, IBUG_68) @ points
-            return (mapping_matrix(IBUG_68, MMLAB_5) @ points).astype(np.float32)
-        return (mapping_matrix(WFLW_98, schema) @ points).astype(np.float32)
+        return (_conversion(schema) @ self.points_px).astype(np.float32)
+
+    def visible_in(self, schema: LandmarkSchema) -> npt.NDArray[np.bool_]:
+        """`visible` in another schema, (K,): False where any of the points that make up a point is hidden.
+
+        Raises:
+            SchemaError: no conversion from WFLW_98 to that schema is known.
+        """
+        return np.asarray(~(_conversion(schema)[:, ~self.visible] > 0).any(axis=1))
+
+
+def _conversion(schema: LandmarkSchema) -> npt.NDArray[np.float64]:
+    """(K, 98) weights; the five points come by way of the 68."""
+    if schema == MMLAB_5:
+        return np.asarray(mapping_matrix(IBUG_68, MMLAB_5) @ mapping_matrix(WFLW_98, IBUG_68))
+    return mapping_matrix(WFLW_98, schema)
 
 
 def render_face(rng: np.random.Generator | tuple[int, int], size_px: int = 192, scene: Scene | None = None) -> SyntheticFace:
@@ -85,137 +114,128 @@ def render_face(rng: np.random.Generator | tuple[int, int], size_px: int = 192, 
         scene: what shall not be random.
 
     Raises:
-        InputError: size_px is not between 48 and 1024.
+        InputError: size_px is not between 48 and 1024, or the scene names an occluder or a light that does not exist.
     """
     if not MIN_SIZE_PX <= size_px <= MAX_SIZE_PX:
         raise InputError(f"size_px must be {MIN_SIZE_PX} to {MAX_SIZE_PX}; got {size_px}.")
+    scene = scene or Scene()
+    _check_scene(scene)
     if not isinstance(rng, np.random.Generator):
         rng = np.random.default_rng(list(rng))
-    return _render(rng, size_px, scene or Scene())
+    return _render(rng, size_px, scene)
 
 
-def draw_pose(rng: np.random.Generator) -> HeadPose:
-    """Mostly near-frontal, as in photo collections, with wide tails inside the limits."""
-    yaw = rng.normal(0, 13) if rng.random() < 0.6 else rng.uniform(-_YAW_LIMIT, _YAW_LIMIT)
-    return HeadPose(
-        yaw_deg=float(np.clip(yaw, -_YAW_LIMIT, _YAW_LIMIT)),
-        pitch_deg=float(np.clip(rng.normal(0, 10), -_PITCH_LIMIT, _PITCH_LIMIT)),
-        roll_deg=float(np.clip(rng.normal(0, 10), -_ROLL_LIMIT, _ROLL_LIMIT)),
-    )
+def _check_scene(scene: Scene) -> None:
+    unknown = set(scene.occluders or ()) - set(OCCLUDERS)
+    if unknown:
+        raise InputError(f"Scene.occluders must be names from {', '.join(OCCLUDERS)}; got {', '.join(sorted(unknown))}.")
+    if {GLASSES, SUNGLASSES} <= set(scene.occluders or ()):
+        raise InputError("Scene.occluders: expected glasses or sunglasses, got both.")
+    if scene.lighting not in (None, *LIGHTINGS):
+        raise InputError(f"Scene.lighting must be one of {', '.join(LIGHTINGS)}; got {scene.lighting!r}.")
 
 
 def _render(rng: np.random.Generator, size_px: int, scene: Scene) -> SyntheticFace:
-    pose = scene.pose or draw_pose(rng)
-    expression = scene.expression or draw_expression(rng)
+    pose, expression = scene.pose or draw_pose(rng), scene.expression or draw_expression(rng)
     gaze = scene.gaze or features.Gaze(float(rng.normal(0, 9)), float(rng.normal(0, 5)))
+    names, light = _draw_occluders(scene, rng), _light(scene, rng)
+    look = _look(scene, names, light, rng)
     identity = draw_identity(rng) * (0 if scene.plain else 1)
-    look = draw_look(rng)
-    if scene.plain:
-        look = replace(
-            look, hairline_mm=0.0, beard=0.0, moustache=0.0, wrinkles=0.0, shine=0.0, eye_white=0.95, brow_strength=0.8
-        )
     vertices = deform(identity, expression)
     vertices[list(PUPILS)] = features.pupils_mm(vertices, gaze)
+    view, labels, labels_depth = _frame(vertices, pose, size_px, rng)
 
-    distance_mm = float(np.exp(rng.uniform(np.log(600), np.log(2600))))
-    view = View(pose.rotation, distance_mm)
-    view = view.framed(_labels(vertices, view, pose)[0], *_frame(size_px, rng))
-    labels, labels_depth = _labels(vertices, view, pose)
+    canvas = draw_place(size_px, light.place, rng)
+    scenery.draw_body(canvas, view, look, light, rng)
+    cap = _cap_color(light, rng) if CAP in names else None
+    if cap is None:
+        scenery.draw_loose_hair(canvas, vertices, view, look, light, rng)
+    head = draw_head(canvas, Sitter(vertices, labels, view, look, light, cap), rng)
+    features.draw_eyes(canvas, head, labels_depth)
+    features.draw_mouth(canvas, head, labels_depth, features.draw_teeth(expression.smile, rng))
+    cover = np.zeros((size_px, size_px), np.uint8)
+    for name in names:
+        DRAW[name](canvas, cover, head, rng)
 
-    camera_mm = view.to_camera(vertices)
-    ambient, key, direction = (0.5, 0.5, np.array([0.0, -0.3, -1.0])) if scene.plain else _draw_light(rng)
-    light = float(ambient + 0.75 * key)
-    canvas = scenery.draw_background(size_px, rng)
-    scenery.draw_body(canvas, view, look, light, float(direction[0]), rng)
-    mesh = _draw_head(canvas, vertices, view, look, (ambient, key, direction), rng)
-
-    visible = visible_points(labels, labels_depth, mesh, camera_mm[:, 2], average_head().triangles)
-    head_only, feature_light = canvas.copy(), min(light, 1.1)
-    features.draw_eyes(canvas, labels, view, look, feature_light)
-    teeth_mm = float(rng.choice([0.0, rng.uniform(3, 9)], p=[0.2, 0.8]))
-    features.draw_mouth(canvas, labels, view, look, feature_light, teeth_mm)
-    _keep_nose(canvas, head_only, mesh)
-    if not scene.plain and rng.random() < _GLASSES:
-        features.draw_glasses(canvas, vertices, view, rng)
-    image = scenery.soften(canvas) if scene.plain else scenery.photograph(canvas, rng)
+    row, column = nearest_pixels(labels, size_px)
+    uncovered = ~head.hair_over(labels, labels_depth) & (cover[row, column] < 128)
+    visible = visible_points(labels, labels_depth, head.depth_map_mm, _tolerance_mm()) & uncovered
+    clean = scene.plain and light.lighting == ORDINARY
+    image = photo.soften(canvas) if clean else photo.photograph(canvas, light, rng)
     return SyntheticFace(
-        image, labels.astype(np.float64), visible, pose, _eye_openings(vertices), _opening(vertices, 90, 94, 88, 92)
+        image_bgr=image,
+        points_px=labels.astype(np.float64),
+        visible=visible,
+        pose=pose,
+        eye_opening=(_opening(vertices, 62, 66, 60, 64), _opening(vertices, 70, 74, 68, 72)),
+        mouth_opening=_opening(vertices, 90, 94, 88, 92),
+        occluders=names,
+        lighting=light.lighting,
     )
 
 
-def _frame(size_px: int, rng: np.random.Generator) -> tuple[float, tuple[float, float]]:
-    """Side and centre of the labels' extent, which stays inside the picture."""
+def _draw_occluders(scene: Scene, rng: np.random.Generator) -> tuple[str, ...]:
+    """Names, in the order in which they are drawn."""
+    drawn = rng.random(len(OCCLUDERS)) < list(OCCLUDERS.values())
+    chosen = {name for name, is_drawn in zip(OCCLUDERS, drawn.tolist(), strict=True) if is_drawn}
+    if SUNGLASSES in chosen:
+        chosen.discard(GLASSES)
+    if scene.occluders is not None or scene.plain:
+        chosen = set(scene.occluders or ())
+    return tuple(name for name in OCCLUDERS if name in chosen)
+
+
+def _light(scene: Scene, rng: np.random.Generator) -> Light:
+    lighting = scene.lighting or (ORDINARY if scene.plain else draw_lighting(rng))
+    return plain_light() if scene.plain and lighting == ORDINARY else draw_light(lighting, rng)
+
+
+def _look(scene: Scene, names: tuple[str, ...], light: Light, rng: np.random.Generator) -> Look:
+    look = draw_look(rng)
+    look = plain_look(look) if scene.plain else look
+    if STRANDS in names:
+        look = replace(look, bald=False)
+    return infrared_look(look, rng) if light.lighting == NEAR_INFRARED else look
+
+
+def _cap_color(light: Light, rng: np.random.Generator) -> Floats:
+    color = np.clip(rng.uniform(15, 220) + rng.normal(0, 30, 3), 8, 240)
+    return np.full(3, color.mean()) if light.lighting == NEAR_INFRARED else color
+
+
+def _frame(vertices: Floats, pose: HeadPose, size_px: int, rng: np.random.Generator) -> tuple[View, Floats, Floats]:
+    """The camera that shows the labels inside the picture; the labels, (98, 2) px, and their depth, (98,) mm."""
+    distance_mm = float(np.exp(rng.uniform(np.log(600), np.log(2600))))
+    view = View(pose.rotation, distance_mm)
+    camera_mm = view.to_camera(vertices)
+    vertices_px, depth = view.project(camera_mm), camera_mm[:, 2]
+    labels, labels_depth = vertices_px[: WFLW_98.num_points].copy(), depth[: WFLW_98.num_points].copy()
+    labels[list(CONTOUR)], labels_depth[list(CONTOUR)] = slide_contour(vertices_px, depth, pose)
     side = rng.uniform(*_FACE_PART) * size_px
     room = 0.5 * (size_px - side) * 0.75
     center = size_px / 2 - 0.5 + rng.uniform(-room, room, 2)
-    return float(side), (float(center[0]), float(center[1]))
+    framed = view.framed(labels, float(side), (float(center[0]), float(center[1])))
+    # The view so far had scale 1 and no shift.
+    return framed, labels * framed.scale + np.array(framed.offset_px), labels_depth
 
 
-def _labels(vertices: Floats, view: View, pose: HeadPose) -> tuple[Floats, Floats]:
-    """The 98 points as labelled, (98, 2) px, and their depth (98,) mm."""
-    camera_mm = view.to_camera(vertices)
-    vertices_px, depth = view.project(camera_mm), camera_mm[:, 2]
-    labels, labels_depth = vertices_px[:98].copy(), depth[:98].copy()
-    labels[list(CONTOUR)], labels_depth[list(CONTOUR)] = slide_contour(vertices_px, depth, pose, view.scale)
-    return labels, labels_depth
-
-
-def _draw_light(rng: np.random.Generator) -> tuple[float, float, Floats]:
-    """Ambient and key strength, and the direction toward the key light (camera axes)."""
-    direction = np.array([rng.normal(0, 0.9), rng.normal(-0.5, 0.5), -rng.uniform(0.25, 1.2)])
-    ambient = rng.uniform(0.22, 0.75)
-    return float(ambient), float(rng.uniform(0.75, 1.25) - ambient), np.asarray(direction / np.linalg.norm(direction))
-
-
-def _draw_head(
-    canvas: features.Canvas,
-    vertices: Floats,
-    view: View,
-    look: Look,
-    lighting: tuple[float, float, Floats],
-    rng: np.random.Generator,
-) -> RasterizedMesh:
-    """Shade the textured mesh onto the canvas."""
-    head = average_head()
-    lift = hair_displacement_mm(look, head.vertices_mm, rng)
-    radial = head.vertices_mm - HEAD_CENTER
-    radial = radial / np.linalg.norm(radial, axis=1, keepdims=True)
-    camera_mm = view.to_camera(vertices + radial * np.where(head.is_ear, 0.0, lift)[:, None])
-    triangles = head.triangles
-    if look.covers_ears:
-        triangles = triangles[~head.is_ear[triangles].any(axis=1)]
-    mesh = rasterize(view.project(camera_mm), camera_mm[:, 2], triangles, canvas.shape[0])
-
-    ambient, key, direction = lighting
-    normals = vertex_normals(camera_mm, triangles)
-    diffuse = np.clip((normals @ direction + 0.25) / 1.25, 0, None)
-    sky = 0.8 - 0.2 * normals[:, 1]
-    half = direction + np.array([0.0, 0.0, -1.0])
-    gloss = np.clip(normals @ (half / np.linalg.norm(half)), 0, 1) ** 24 * look.shine * key
-    uv = np.where(head.is_ear[:, None], np.array(_PLAIN_SKIN) + 0.0005 * vertices[:, :2], head.texture_uv)
-    values = mesh.interpolate(np.column_stack([uv * TEXTURE_PX - 0.5, ambient * sky + key * diffuse, gloss]))
-    texel_x, texel_y = np.zeros((2, *canvas.shape[:2]), np.float32)
-    texel_x[mesh.rows, mesh.columns], texel_y[mesh.rows, mesh.columns] = values[:, 0], values[:, 1]
-    albedo = np.asarray(cv2.remap(head_texture(look, rng), texel_x, texel_y, cv2.INTER_LINEAR))[mesh.rows, mesh.columns]
-    canvas[mesh.rows, mesh.columns] = albedo * values[:, 2:3] + 255 * values[:, 3:4]
-    return mesh
-
-
-def _keep_nose(canvas: features.Canvas, before: features.Canvas, mesh: RasterizedMesh) -> None:
-    """The nose of a turned head lies before the far eye and the mouth."""
-    is_nose = np.isin(mesh.corners, _nose_vertices()).all(axis=1)
-    rows, columns = mesh.rows[is_nose], mesh.columns[is_nose]
-    canvas[rows, columns] = before[rows, columns]
-
-
-def _nose_vertices() -> npt.NDArray[np.intp]:
-    x, y, _ = average_head().vertices_mm.T
-    return np.nonzero((np.abs(x) < np.interp(y, [-10, 2, 30, 46], [13, 10, 15, 17])) & (y > -12) & (y < 48))[0]
-
-
-def _eye_openings(vertices: Floats) -> tuple[float, float]:
-    return _opening(vertices, 62, 66, 60, 64), _opening(vertices, 70, 74, 68, 72)
+def _tolerance_mm() -> Floats:
+    """How far the head may lie in front of a point that counts as visible, (98,)."""
+    tolerance = np.full(WFLW_98.num_points, _ON_SURFACE_MM)
+    tolerance[list(CONTOUR)] = _ON_OUTLINE_MM
+    return tolerance
 
 
 def _opening(vertices: Floats, upper: int, lower: int, start: int, end: int) -> float:
     return float(np.linalg.norm(vertices[upper] - vertices[lower]) / np.linalg.norm(vertices[start] - vertices[end]))
+
+
+DRAW: dict[str, Callable[[Image, Image, DrawnHead, np.random.Generator], None]] = {
+    STRANDS: occluders.draw_strands,
+    GLASSES: partial(draw_eyewear, dark=False),
+    SUNGLASSES: partial(draw_eyewear, dark=True),
+    MASK: occluders.draw_mask,
+    CAP: occluders.draw_brim,
+    HAND: occluders.draw_hand,
+    WHEEL: occluders.draw_steering_wheel,
+}

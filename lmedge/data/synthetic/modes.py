@@ -16,10 +16,10 @@ from lmedge.data.synthetic.head_table import Floats
 # Standard deviation of the amount, in the mode's own unit (mm at its strongest place).
 IDENTITY = {
     "face_width": 3.4, "face_height": 3.2, "lower_height": 2.6, "jaw_width": 3.0, "cheek_width": 2.2, "depth": 5.0,
-    "chin_length": 2.6, "chin_depth": 2.2, "eye_distance": 1.5, "eye_width": 1.1, "eye_height": 0.8, "eye_tilt": 1.3,
-    "nose_length": 2.4, "nose_width": 1.5, "nose_depth": 2.2, "nose_root": 1.2, "mouth_width": 1.9, "mouth_height": 2.6,
-    "upper_lip": 0.9, "lower_lip": 1.1, "brow_height": 3.4, "brow_tilt": 2.0, "brow_arch": 1.2, "brow_distance": 1.6,
-    "forehead": 4.0, "contour_top": 3.0,
+    "chin_length": 2.6, "chin_depth": 2.2, "eye_distance": 1.5, "eye_width": 1.1, "eye_height": 0.6, "eye_tilt": 1.3,
+    "nose_length": 2.4, "nose_width": 1.5, "nose_depth": 2.2, "nose_root": 1.2, "mouth_width": 2.7, "mouth_height": 3.0,
+    "upper_lip": 0.9, "lower_lip": 1.1, "brow_height": 3.8, "brow_tilt": 2.6, "brow_arch": 1.2, "brow_distance": 2.2,
+    "forehead": 4.0, "contour_top": 3.0, "jaw_side": 1.8, "mouth_side": 1.0, "mouth_tilt": 1.1, "brow_slope": 1.4,
 }  # fmt: skip
 _WAVES = 10
 _WAVE_SD = 0.8
@@ -60,8 +60,8 @@ def draw_identity(rng: np.random.Generator) -> Floats:
 
 def draw_expression(rng: np.random.Generator) -> Expression:
     """A random expression; about half of the faces have an open mouth, one in twelve shuts its eyes or winks."""
-    smile, gap = rng.uniform(-2.5, 7.0), rng.choice([0.0, rng.uniform(0, 8), rng.uniform(0, 28)], p=[0.4, 0.3, 0.3])
-    closure = np.full(2, rng.choice([rng.uniform(-0.25, 0.35), rng.uniform(0.35, 1.0), 1.0], p=[0.84, 0.11, 0.05]))
+    smile, gap = rng.uniform(-3.5, 9.5), rng.choice([0.0, rng.uniform(0, 11), rng.uniform(0, 30)], p=[0.42, 0.36, 0.22])
+    closure = np.full(2, rng.choice([rng.uniform(-0.12, 0.35), rng.uniform(0.35, 1.0), 1.0], p=[0.85, 0.1, 0.05]))
     if rng.random() < 0.03:
         closure[rng.integers(2)] = 1.0
     pucker = rng.choice([0.0, rng.uniform(0, 6)], p=[0.85, 0.15])
@@ -180,6 +180,11 @@ def _identity_fields(v: Floats) -> dict[str, Floats]:
         "brow_distance": _field(v, x=side * brow),
         "forehead": _field(v, y=-_step(-y, 30, 110)),
         "contour_top": _field(v, x=side * temple),
+        # No face is its own mirror image.
+        "jaw_side": _field(v, x=_step(y, 20, 110)),
+        "mouth_side": _field(v, x=mouth),
+        "mouth_tilt": _field(v, y=mouth * np.clip(x / 28, -1.3, 1.3)),
+        "brow_slope": _field(v, y=brow * side),
     }
 
 

@@ -1,120 +1,100 @@
-"""Everything around the head: background, neck, clothes, long hair; and what camera and file do to the picture."""
+"""Behind and around the head: neck, clothes, long hair, loose hair at the outline."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from lmedge.data.synthetic.appearance import Image, Look
 from lmedge.data.synthetic.camera import View
-from lmedge.data.synthetic.features import Canvas
+from lmedge.data.synthetic.drawing import Image, polygon, polyline, smooth_line
+from lmedge.data.synthetic.head_mesh import average_head
 from lmedge.data.synthetic.head_table import Floats
+from lmedge.data.synthetic.light import Light
+from lmedge.data.synthetic.look import Look, hair_level_mm
 
-_GRAIN_PX = 512
-_EDGE_BLUR_PX = 0.55
-
-
-def draw_background(size_px: int, rng: np.random.Generator) -> Canvas:
-    """A blurred place: colour gradients, shapes, stripes; float32 (size_px, size_px, 3)."""
-    cells = int(rng.integers(2, 7))
-    base = rng.uniform(15, 230) + rng.normal(0, 26, 3)
-    coarse = np.clip(base + rng.normal(0, rng.uniform(5, 55), (cells, cells, 1)) + rng.normal(0, 14, (cells, cells, 3)), 0, 255)
-    canvas = cv2.resize(coarse.astype(np.float32), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
-    for _ in range(int(rng.integers(0, 9))):
-        corners = rng.uniform(-0.2, 1.2, 2) + rng.normal(0, rng.uniform(0.05, 0.4), (int(rng.integers(3, 6)), 2))
-        color = np.clip(base + rng.normal(0, 50) + rng.normal(0, 22, 3), 0, 255)
-        cv2.fillPoly(canvas, [np.round(corners * size_px).astype(np.int32)], color.tolist())
-    if rng.random() < 0.25:
-        angle, period = rng.uniform(0, np.pi), rng.uniform(0.03, 0.25) * size_px
-        axis = np.arange(size_px, dtype=np.float32)
-        phase = (axis[None] * np.float32(np.cos(angle)) + axis[:, None] * np.float32(np.sin(angle))) * np.float32(
-            2 * np.pi / period
-        )
-        canvas = canvas + (np.float32(rng.uniform(5, 40)) * np.sin(phase))[..., None]
-    blur = rng.uniform(0, 0.025) * size_px
-    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), blur) if blur > 0.4 else canvas)
+_NECK_STRIPS = 9
+_BODY_TURN = 0.4
 
 
-def draw_body(canvas: Canvas, view: View, look: Look, light: float, light_side: float, rng: np.random.Generator) -> None:
-    """Hair behind the neck, the neck, shoulders with clothes; behind the head, so drawn first. The body turns half as far."""
-    body = View(_half_turn(view.rotation), view.distance_mm, view.scale, view.offset_px)
+def draw_body(canvas: Image, view: View, look: Look, light: Light, rng: np.random.Generator) -> None:
+    """Hair behind the neck, the neck, shoulders with clothes; behind the head, so drawn first. The body turns less far."""
+    body = View(_part_of_turn(view.rotation), view.distance_mm, view.scale, view.offset_px)
+    level, side = np.minimum(light.level, 1.2), float(light.direction[0])
 
     def project(*points: tuple[float, float, float]) -> Floats:
         return body.project(body.to_camera(np.array(points)))
 
     if look.hair_length_mm > 0:
-        wide, low = 78 + look.hair_volume_mm, 50 + look.hair_length_mm
-        drop = [(-wide, -40, 90), (-wide - 6, 40, 95), (-wide - rng.uniform(-8, 14), low, 95), (-50, low + 14, 95),
-                (50, low + 14, 95), (wide + rng.uniform(-8, 14), low, 95), (wide + 6, 40, 95), (wide, -40, 90)]  # fmt: skip
-        outline = view.project(view.to_camera(np.array(drop)))
-        _fill(canvas, outline, look.hair * 0.75 * light)
-        for part in rng.uniform(0.04, 0.96, 14):
-            top, bottom = outline[0] + (outline[-1] - outline[0]) * part, outline[2] + (outline[5] - outline[2]) * part
-            line = np.round(np.stack([top, bottom]) * 16).astype(np.int32)
-            cv2.polylines(canvas, [line], False, (look.hair * light * rng.uniform(0.5, 1.15)).tolist(), 2, cv2.LINE_8, 4)
+        _draw_long_hair(canvas, view, look, level, rng)
     neck = rng.uniform(46, 60)
-    for i in range(8):
-        left, right = -neck + i * neck / 4, -neck + (i + 1) * neck / 4
-        strip = project((left, 60, 72), (right, 60, 72), (right * 1.1, 200, 85), (left * 1.1, 200, 85))
-        shade = 0.62 + 0.28 * np.cos((i - 3.5) / 4 * 1.2 - 0.8 * light_side)
-        _fill(canvas, strip, look.skin * light * shade)
+    edges = np.linspace(-neck, neck, _NECK_STRIPS + 1)
+    high, low = (body.project(body.to_camera(np.stack([edges * wide, 0 * edges + y, 0 * edges + z], axis=1)))
+                 for wide, y, z in ((1.0, 60.0, 72.0), (1.1, 200.0, 85.0)))  # fmt: skip
+    for i in range(_NECK_STRIPS):
+        around = (i - (_NECK_STRIPS - 1) / 2) / _NECK_STRIPS
+        strip = np.stack([high[i], high[i + 1], low[i + 1], low[i]])
+        polygon(canvas, strip, look.skin * level * (0.62 + 0.28 * np.cos(2.4 * around - 0.8 * side)), smooth=False)
     # The jaw throws a shadow on the neck.
-    _fill(canvas, project((-56, 60, 70), (56, 60, 70), (46, 128, 70), (0, 138, 68), (-46, 128, 70)), look.skin * light * 0.45)
-    cloth, dip = np.clip(rng.uniform(15, 230) + rng.normal(0, 28, 3), 5, 240), rng.uniform(150, 200)
+    shadow = project((-56, 60, 70), (56, 60, 70), (46, 122, 70), (0, 134, 68), (-46, 122, 70))
+    polygon(canvas, shadow, look.skin * level * rng.uniform(0.4, 0.6))
+    cloth, dip = np.clip(rng.uniform(10, 235) + rng.normal(0, 24, 3), 5, 245) * level, rng.uniform(140, 205)
     shoulder = rng.uniform(165, 235)
-    shape = [(-62, 148, 90), (0, dip, 62), (62, 148, 90), (shoulder, 195, 90), (shoulder + 30, 420, 90),
-             (-shoulder - 30, 420, 90), (-shoulder, 195, 90)]  # fmt: skip
-    _fill(canvas, project(*shape), cloth * light)
-    if rng.random() < 0.3:
-        _fill(
-            canvas,
-            project((-6, dip, 62), (6, dip, 62), (14, 420, 62), (-14, 420, 62)),
-            np.clip(rng.uniform(0, 255, 3), 0, 255) * light,
-        )
+    collar = 0.7 * dip + 46
+    outline = project((-62, 146, 90), (-30, collar, 72), (0, dip, 62), (30, collar, 72), (62, 146, 90),
+                      (shoulder, 195, 90), (shoulder + 30, 420, 90),
+                      (-shoulder - 30, 420, 90), (-shoulder, 195, 90))  # fmt: skip
+    polygon(canvas, outline, cloth)
+    style = rng.random()
+    if style < 0.25:
+        tie = np.clip(rng.uniform(0, 255, 3), 0, 255) * level
+        polygon(canvas, project((-30, 150, 70), (0, dip + 40, 60), (30, 150, 70), (0, dip - 10, 62)), 0.9 * level * 235)
+        polygon(canvas, project((-6, dip, 62), (6, dip, 62), (14, 420, 62), (-14, 420, 62)), tie)
+    elif style < 0.5:
+        for x in np.arange(-220, 221, rng.uniform(14, 40)).tolist():
+            polyline(canvas, project((x, 200, 80), (x * 1.1, 420, 80)), cloth * rng.uniform(0.6, 1.3), 4 * view.scale)
+    for x in rng.uniform(-140, 140, 3).tolist():
+        polyline(canvas, project((0.5 * x, 190, 75), (x, 420, 75)), cloth * 0.75, 2 * view.scale)
 
 
-def soften(canvas: Canvas) -> Image:
-    """A clean picture: only the edges of the drawing are smoothed."""
-    return np.asarray(np.clip(cv2.GaussianBlur(canvas, (0, 0), _EDGE_BLUR_PX), 0, 255), np.uint8)
+def _draw_long_hair(canvas: Image, view: View, look: Look, level: Floats, rng: np.random.Generator) -> None:
+    wide, low = 76 + look.hair_volume_mm, 50 + look.hair_length_mm
+    hem = rng.uniform(-10, 16, 4)
+    drop = np.array([(-wide, -40, 90), (-wide - 6, 40, 95), (-wide - hem[0], low, 95), (-50, low + hem[1], 95),
+                     (50, low + hem[2], 95), (wide + hem[3], low, 95), (wide + 6, 40, 95), (wide, -40, 90)])  # fmt: skip
+    outline = view.project(view.to_camera(drop))
+    polygon(canvas, smooth_line(np.concatenate([outline, outline[:1]])), look.hair * 0.6 * level)
+    for shade in rng.uniform(0.45, 1.2, 5).tolist():
+        part = rng.uniform(0.02, 0.98, (6, 1, 1))
+        lines = outline[:3] + (outline[[7, 6, 5]] - outline[:3]) * part
+        lines[:, 1:, 0] += rng.normal(0, 4 + 6 * look.curls, (6, 2)) * view.scale
+        polyline(canvas, lines, look.hair * level * shade, rng.uniform(1, 5) * view.scale)
 
 
-def photograph(canvas: Canvas, rng: np.random.Generator) -> Image:
-    """Exposure, white balance, blur, sensor noise and sometimes JPEG: float canvas → uint8 picture."""
-    size_px = canvas.shape[0]
-    blur = np.hypot(_EDGE_BLUR_PX, abs(rng.normal(0, 0.004)) * size_px)
-    canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), float(blur)), np.float32)
-    gain = np.exp(rng.normal(0, 0.16)) * np.exp(rng.normal(0, 0.05, 3))
-    canvas = canvas * gain.astype(np.float32)
-    contrast, gray = rng.uniform(0.75, 1.15), rng.random() < 0.06
-    canvas = (canvas - 110) * np.float32(contrast) + np.float32(110 + rng.normal(0, 8))
-    if gray:
-        canvas = np.repeat(np.asarray(cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY), np.float32)[..., None], 3, axis=2)
-    top, left = rng.integers(0, _GRAIN_PX, 2)
-    rows, columns = (top + np.arange(size_px)) % _GRAIN_PX, (left + np.arange(size_px)) % _GRAIN_PX
-    canvas = canvas + _grain()[rows[:, None], columns[None]] * np.float32(abs(rng.normal(0, 4.5)) + 0.6)
-    picture = np.clip(canvas, 0, 255).astype(np.uint8)
-    if rng.random() < 0.3:
-        packed = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 95))])[1]
-        picture = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
-    return np.asarray(picture, np.uint8)
+def draw_loose_hair(canvas: Image, vertices_mm: Floats, view: View, look: Look, light: Light, rng: np.random.Generator) -> None:
+    """Short curved hairs that leave the outline of the hair, drawn behind the head."""
+    if look.bald:
+        return
+    head = average_head()
+    roots = _hairy_vertices()
+    roots = roots[rng.integers(0, len(roots), 26)]
+    positions, outward = head.vertices_mm[roots], head.vertices_mm[roots] - (0, -10, 75)
+    kept = hair_level_mm(positions.T, look) > 8
+    if not kept.any():
+        return
+    outward = outward[kept] / np.sqrt((outward[kept] ** 2).sum(axis=1, keepdims=True))
+    start = vertices_mm[roots][kept] + outward * look.hair_volume_mm * 0.8
+    length = (2 + 9 * rng.random((len(start), 1)) * (0.4 + look.curls)) * (1 + 0.03 * look.hair_volume_mm)
+    bend = rng.normal(0, 4, start.shape)
+    steps = [start, start + 0.6 * length * outward + 0.5 * bend, start + length * outward + bend + (0, 2, 0)]
+    lines = np.stack([view.project(view.to_camera(step)) for step in steps], axis=1)
+    polyline(canvas, lines, look.hair * np.minimum(light.level, 1.1) * 0.9, 1.2 * view.scale)
 
 
-def _fill(canvas: Canvas, outline_px: Floats, color: Floats) -> None:
-    cv2.fillPoly(canvas, [np.round(outline_px * 16).astype(np.int32)], np.asarray(color, float).tolist(), cv2.LINE_8, 4)
+def _hairy_vertices() -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    vertices = average_head().vertices_mm
+    return np.flatnonzero((vertices[:, 1] < -20) & (vertices[:, 2] > -10))
 
 
-def _half_turn(rotation: Floats) -> Floats:
+def _part_of_turn(rotation: Floats) -> Floats:
     vector, _ = cv2.Rodrigues(np.asarray(rotation, np.float64))
-    return np.asarray(cv2.Rodrigues(vector * 0.4)[0])
-
-
-@lru_cache(maxsize=1)
-def _grain() -> npt.NDArray[np.float32]:
-    """Sensor noise, a mixture of white and slightly correlated, standard deviation 1, (_GRAIN_PX, _GRAIN_PX, 3)."""
-    white = np.random.default_rng(512).standard_normal((_GRAIN_PX, _GRAIN_PX, 3)).astype(np.float32)
-    soft = cv2.GaussianBlur(white, (0, 0), 0.9)
-    mixed = white + 1.5 * soft
-    return np.asarray(mixed / mixed.std(), np.float32)
+    return np.asarray(cv2.Rodrigues(vector * _BODY_TURN)[0])
