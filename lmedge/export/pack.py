@@ -76,7 +76,8 @@ def list_artifacts(
 
     Args:
         onnx_folders: precision → the folder that holds its ONNX files.
-        ir_folder: the folder with `openvino/`, or None when OpenVINO is no target.
+        ir_folder: the folder with `openvino/`, or None when there is none: then OpenVINO, where it is a target, reads the ONNX
+            files.
         confidence: whether the network says how sure it is.
         program_sha256: of the exported program, which the fp32 file was made from.
     """
@@ -87,7 +88,8 @@ def list_artifacts(
         root = onnx_folders[variant.precision]
         if not variant.engines and not (root / onnx_name(variant)).exists():
             continue  # left out where it was made, with the reason
-        serves = {"onnxruntime": variant.archs} if "onnxruntime" in targets and "onnxruntime" in variant.engines else {}
+        readers = ("onnxruntime",) if ir_folder is not None else CPU_ENGINES
+        serves = {engine: variant.archs for engine in readers if engine in targets and engine in variant.engines}
         artifact = Artifact.of_file(
             root / onnx_name(variant),
             root,

@@ -28,6 +28,8 @@ GATES = {
     "p99_px": "distance of the worst point, 99th percentile",
     "shift_x_px": "mean shift in x",
     "shift_y_px": "mean shift in y",
+    "confidence_max": "largest difference of a confidence",
+    "confidence_mean": "mean difference of the confidence",
     "nme_loss": "NME added on labelled faces",
     "eyes_loss": "NME added at the eyes",
     "mouth_loss": "NME added at the mouth",
@@ -38,6 +40,8 @@ GATES = {
     "golden_crop": "gray levels between a golden crop and the one cut here",
     "golden_network": "largest distance from the golden answers, on the golden crops",
     "golden_frame": "largest distance from the golden answers, from the golden frames",
+    "golden_confidence_max": "largest difference from the golden confidence",
+    "golden_confidence_mean": "mean difference from the golden confidence",
 }
 ANGLE_TITLES = {"yaw_deg": "Yaw, degrees", "pitch_deg": "Pitch, degrees", "roll_deg": "Roll, degrees"}
 LISTED_LABELS = 8

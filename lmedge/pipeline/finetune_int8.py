@@ -2,8 +2,8 @@
 
 The graph itself is trained (`GraphModule`), so its quantisers stay where they are, and what is legal stays legal. The float
 network is the teacher: on random views of training faces, the int8 one learns to answer the same (distillation: Hinton et al.,
-2015). That needs no labels, and leads to no other network. Weights move by parts of an int8 step, and the scales of activations
-by percents (LSQ: Esser et al., ICLR 2020).
+2015), its confidence too. That needs no labels, and leads to no other network. Weights move by parts of an int8 step, and the
+scales of activations by percents (LSQ: Esser et al., ICLR 2020).
 
 The result is judged as it will run, written back and on an engine, on faces that no training saw; the start wins unless the
 result is closer to the teacher there.
@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from lmedge.calibration.sensitivity import NetworkLoss
 from lmedge.data.augment import AugmentSpec, Canvas
 from lmedge.errors import AccuracyError, CalibrationError
+from lmedge.export.graph.compare import CONFIDENCE, OUTPUT
 from lmedge.export.graph.legalize_qdq import QUANTIZE
 from lmedge.export.graph.lint_qdq import lint_qdq
 from lmedge.pipeline.dataset import EpochOrder, Progress, TrainingFaces
@@ -39,6 +40,8 @@ from lmedge.schemas import LandmarkSchema
 
 # The part of all steps in which the learning rates rise.
 _WARMUP = 0.05
+# What a confidence that is off by 1 counts beside points that are off by pixels: 0.1 as much as a pixel.
+_CONFIDENCE_PX = 10.0
 
 Judge = Callable[[onnx.ModelProto], NetworkLoss]
 
@@ -171,13 +174,15 @@ def _train(
         distances: list[float] = []
         for crops, fractions in loader:
             with torch.no_grad():
-                wanted = teacher(crops.to(device))
-            answers = student(crops.to(device))
-            apart_px = (answers - wanted) * size_px
+                wanted = teacher.answers(crops.to(device))
+            answers = student.answers(crops.to(device))
+            apart_px = (answers[OUTPUT] - wanted[OUTPUT]) * size_px
             loss = apart_px.abs().mean()
+            if CONFIDENCE in answers:
+                loss = loss + _CONFIDENCE_PX * (answers[CONFIDENCE] - wanted[CONFIDENCE]).abs().mean()
             if options.label_weight:
                 true = fractions.to(device)
-                loss = loss + options.label_weight * label_loss(answers, true, torch.isfinite(true).all(dim=2), size_px)
+                loss = loss + options.label_weight * label_loss(answers[OUTPUT], true, torch.isfinite(true).all(dim=2), size_px)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()

@@ -47,7 +47,7 @@ class _Step:
 
     operation: Operation
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
     last_reads: tuple[str, ...]
 
 
@@ -88,8 +88,9 @@ class GraphModule(nn.Module):
         self._model.CopyFrom(model)
         constants = _constants(model)
         nodes = [Node(node, constants) for node in model.graph.node]
-        makers = {node.output: node for node in nodes}
-        self._steps = _compile(nodes, constants, makers)
+        makers = {output: node for node in nodes for output in node.outputs}
+        self._outputs = tuple(output.name for output in model.graph.output)
+        self._steps = _compile(nodes, constants, makers, self._outputs)
         self._integers = _stored_integers(nodes, constants, makers)
         self._constants = nn.ParameterDict(
             {_key(name): _frozen(torch.tensor(value)) for name, value in constants.items() if value.dtype == np.float32}
@@ -106,13 +107,18 @@ class GraphModule(nn.Module):
                 self._train(layer, constants, makers, before)
 
     def forward(self, crops_uint8: Tensor) -> Tensor:
-        """The answers; a batch of any size that the graph takes."""
+        """The landmarks; a batch of any size that the graph takes."""
+        return self.answers(crops_uint8)[OUTPUT]
+
+    def answers(self, crops_uint8: Tensor) -> dict[str, Tensor]:
+        """Every output by its name: the landmarks, and of a confident network the confidence (N, K)."""
         values: dict[str, Tensor] = {INPUT: crops_uint8}
         for step in self._steps:
-            values[step.output] = step.operation(*(self._read(name, values) for name in step.inputs))
+            made = step.operation(*(self._read(name, values) for name in step.inputs))
+            values.update(zip(step.outputs, made if isinstance(made, tuple) else (made,), strict=True))
             for name in step.last_reads:
                 del values[name]
-        return values[OUTPUT]
+        return {name: values[name] for name in self._outputs}
 
     @torch.no_grad()
     def write_back(self) -> onnx.ModelProto:
@@ -196,13 +202,13 @@ class GraphModule(nn.Module):
         self.weights[_key(name)] = nn.Parameter(number / unit)
 
 
-def _compile(nodes: list[Node], constants: Constants, makers: Makers) -> list[_Step]:
+def _compile(nodes: list[Node], constants: Constants, makers: Makers, outputs: tuple[str, ...]) -> list[_Step]:
     last = {name: number for number, node in enumerate(nodes) for name in node.inputs}
     steps = []
     for number, node in enumerate(nodes):
         function = _quantiser(node, constants, makers) if node.op_type in (QUANTIZE, DEQUANTIZE) else operation(node)
-        ended = {name for name in node.inputs if last[name] == number and name in makers}
-        steps.append(_Step(function, node.inputs, node.output, tuple(sorted(ended))))
+        ended = {name for name in node.inputs if last[name] == number and name in makers and name not in outputs}
+        steps.append(_Step(function, node.inputs, node.outputs, tuple(sorted(ended))))
     return steps
 
 
@@ -244,8 +250,8 @@ def _stored_integers(nodes: list[Node], constants: Constants, makers: Makers) ->
             array, scale = constants[node.inputs[0]], node.inputs[1]
             kind = np.iinfo(array.dtype)
             factors: tuple[str, ...] = (scale,)
-            if array.dtype == np.int32 and node.output in layers:
-                sources = [_scale_of(name, makers) for name in layers[node.output].inputs[:2]]
+            if array.dtype == np.int32 and node.outputs[0] in layers:
+                sources = [_scale_of(name, makers) for name in layers[node.outputs[0]].inputs[:2]]
                 factors = tuple(source for source in sources if source) if all(sources) else factors
             shape = [1] * array.ndim
             if constants[scale].size > 1:

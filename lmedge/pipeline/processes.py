@@ -39,9 +39,11 @@ def check_shares(batch_size: int) -> None:
 
 def train_on_cpu() -> bool:
     """Whether several processes share the processor: accelerate joins them there only if it is told to."""
-    import torch
+    if process_count() == 1:
+        return False
+    from accelerate.utils import is_cuda_available
 
-    return process_count() > 1 and not torch.cuda.is_available()
+    return not is_cuda_available()
 
 
 def announce(folder: str) -> None:

@@ -53,8 +53,7 @@ from lmedge.pipeline.network import NetworkFacts
 from lmedge.pipeline.stages import RunContext
 from lmedge.pipeline.summary import summary_rows
 from lmedge.reports import ParityReport
-from lmedge.runtimes.gates import GROUP_GATES
-from lmedge.runtimes.parity import PYTORCH
+from lmedge.runtimes.gates import GROUP_GATES, PYTORCH
 
 TEMPLATE = "report.html.j2"
 PICTURED = 12

@@ -97,7 +97,7 @@ def artifacts(context: RunContext) -> list[Artifact]:
     facts = read_network(context)
     return list_artifacts(
         onnx_folders(context),
-        context.folder / "compile" if "openvino" in context.config.engines else None,
+        context.folder / "compile" if context.config.writes_ir else None,
         targets=context.config.engines,
         spec=facts.preprocess,
         schema=facts.schema,

@@ -48,7 +48,7 @@ def _network_inputs(context: RunContext) -> dict[str, Path]:
 def _engine_files(context: RunContext) -> dict[str, Path]:
     files = {onnx_name(v): run_files.onnx_folders(context)[v.precision] / onnx_name(v) for v in VARIANTS}
     files = {name: file for name, file in files.items() if name != _MAY_BE_LEFT_OUT or file.exists()}
-    if "openvino" in context.config.engines:
+    if context.config.writes_ir:
         for variant in OPENVINO_VARIANTS:
             xml = context.file("compile", ir_name(variant))
             files |= {ir_name(variant): xml, ir_name(variant)[:-4] + ".bin": xml.with_suffix(".bin")}
@@ -132,7 +132,7 @@ STAGES: tuple[Stage, ...] = (
         "compile",
         steps.compile_engines,
         lambda c: {onnx_name(v): run_files.onnx_folders(c)[v.precision] / onnx_name(v) for v in OPENVINO_VARIANTS},
-        lambda c: {"openvino": "openvino" in c.config.engines},
+        lambda c: {"openvino": c.config.writes_ir},
         ("openvino",),
     ),
     Stage(
@@ -168,7 +168,7 @@ STAGES: tuple[Stage, ...] = (
         # The manifest names the tools that made its files, also where another version made the same bytes.
         lambda c: {
             "name": c.config.name,
-            "bundle": c.config.bundle,
+            "files": c.config.bundle.files,
             "gates": _accuracy_limits(c.config),
             "made by": run_files.tool_versions(c),
         },

@@ -28,7 +28,8 @@ from lmedge.pipeline.processes import is_helper
 from lmedge.pipeline.stages import RunContext
 from lmedge.preprocess import REFERENCE, BoxFit, PreprocessSpec, fit_boxes
 from lmedge.reports import LatencyReport, ParityReport
-from lmedge.runtimes.golden import Answer, Golden
+from lmedge.runtimes.answers import Answer, all_answers
+from lmedge.runtimes.golden import Golden
 from lmedge.schemas import LandmarkSchema
 
 EXPORT_CROPS = 32
@@ -122,8 +123,9 @@ def quantize_network(context: RunContext, folder: Path) -> None:
 
 def compile_engines(context: RunContext, folder: Path) -> None:
     """ONNX → OpenVINO IR, one per variant that it serves, where OpenVINO is a target."""
-    if "openvino" not in context.config.engines:
-        run_files.write_json(folder / "skipped.json", {"openvino": "not among the targets"})
+    if not context.config.writes_ir:
+        reason = "reads the ONNX files" if "openvino" in context.config.engines else "not among the targets"
+        run_files.write_json(folder / "skipped.json", {"openvino": reason})
         return
     from lmedge.export.compile_openvino import compile_ir
 
@@ -139,7 +141,7 @@ def check_parity(context: RunContext, folder: Path) -> None:
     each of them has to answer here as it will there."""
     from lmedge.runtimes import find_runtime
     from lmedge.runtimes.landmarker import FaceLandmarker
-    from lmedge.runtimes.parity import answer, check_golden, compare
+    from lmedge.runtimes.parity import check_golden, compare
 
     facts, faces, limits = run_files.read_network(context), run_files.read_faces(context), context.config.gates
     spec, schema, validation = facts.preprocess, facts.schema, faces.validation
@@ -147,8 +149,8 @@ def check_parity(context: RunContext, folder: Path) -> None:
     # The error that int8 adds is judged on faces that neither training nor calibration saw.
     true_fractions[len(validation) :] = np.nan
     with find_runtime("torch").open(run_files.program_artifact(context, facts), batch=None) as reference:
-        expected = answer(reference, crops)
-        golden = _golden(spec, schema, lambda golden_crops: answer(reference, golden_crops))
+        expected = all_answers(reference, crops)
+        golden = _golden(spec, schema, lambda golden_crops: all_answers(reference, golden_crops))
     write_atomically(folder / run_files.GOLDEN_FILE, golden.to_bytes())
     every = run_files.artifacts(context)
     digest = file_digest(folder / run_files.GOLDEN_FILE)

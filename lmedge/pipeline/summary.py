@@ -9,7 +9,7 @@ from lmedge.bundle import Artifact
 from lmedge.pipeline import run_files
 from lmedge.pipeline.engines import STAGE, TARGET, read_engines
 from lmedge.pipeline.stages import RunContext
-from lmedge.runtimes.parity import PYTORCH
+from lmedge.runtimes.gates import PYTORCH
 
 _TIMES = ("p50_ms", "p99_ms", "engine_p50_ms", "engine_precision")
 

@@ -61,6 +61,7 @@ def test_these_are_the_commands() -> None:
         "doctor",
         "data stats",
         "data show",
+        "data pack",
         "data synth",
     }
 

@@ -15,8 +15,11 @@ from lmedge.preprocess import CropTransform, PreprocessSpec, crop_face
 from lmedge.schemas import IBUG_68, MMLAB_5, WFLW_98, LandmarkSchema
 from tests.data.faces import points_of, sample_of, textured_image
 
-SPEC = PreprocessSpec(input_hw=(64, 64))
-SAME_LIGHT = {"contrast": 0.0, "brightness": 0.0, "color": 0.0, "gray": 0.0}
+# What lies outside a canvas is as black as the pictures with one spot.
+SPEC = PreprocessSpec(input_hw=(64, 64), border_value=0)
+SAME_LIGHT = {"contrast": 0.0, "brightness": 0.0, "color": 0.0, "gamma": 0.0, "gray": 0.0}
+UNSPOILED = {"near_infrared": 0.0, "cover": 0.0, "blur": 0.0, "noise": 0.0, "jpeg": 0.0}
+SAME_LOOK = {**SAME_LIGHT, **UNSPOILED}
 # Two bilinear resamplings and rounding to gray levels move the centre of a blob by less than this.
 CENTER_PX = 0.15
 
@@ -77,13 +80,13 @@ def test_labels_of_a_canvas_follow_its_pixels(schema: LandmarkSchema) -> None:
 
 @given(seed=st.integers(0, 2**32 - 1))
 def test_labels_of_a_view_follow_its_pixels(seed: int) -> None:
-    check_labels_follow_pixels(MMLAB_5, AugmentSpec(**SAME_LIGHT), seed)
+    check_labels_follow_pixels(MMLAB_5, AugmentSpec(**SAME_LOOK), seed)
 
 
 @pytest.mark.parametrize("schema", [IBUG_68, WFLW_98], ids=lambda schema: schema.name)
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_a_mirrored_view_exchanges_left_and_right(schema: LandmarkSchema, flip: float) -> None:
-    assert check_labels_follow_pixels(schema, AugmentSpec(flip=flip, **SAME_LIGHT), seed=3) == bool(flip)
+    assert check_labels_follow_pixels(schema, AugmentSpec(flip=flip, **SAME_LOOK), seed=3) == bool(flip)
 
 
 def without_pair_swap(points_px: Fractions, transform: CropTransform, schema: LandmarkSchema) -> Fractions:
@@ -109,13 +112,13 @@ def test_the_check_catches_mutants(
 ) -> None:
     monkeypatch.setattr(augment, "view_fractions", mutant)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
-        check_labels_follow_pixels(schema, AugmentSpec(flip=flip, **SAME_LIGHT), seed=3)
+        check_labels_follow_pixels(schema, AugmentSpec(flip=flip, **SAME_LOOK), seed=3)
 
 
 def test_a_view_without_ranges_is_the_crop_of_the_device() -> None:
     smooth = cv2.GaussianBlur(textured_image(1, 200, 200), (0, 0), 3)
     sample = sample_of(smooth, points_of(IBUG_68, 90.0, 55.0))
-    still = AugmentSpec(rotation_deg=0, scale=0, shift=0, flip=0, **SAME_LIGHT)
+    still = AugmentSpec(rotation_deg=0, scale=0, shift=0, flip=0, **SAME_LOOK)
     canvas = make_canvas(smooth, sample, SPEC)
     crop, fractions = random_view(canvas, IBUG_68, SPEC, still, np.random.default_rng(0))
     plain, transform = crop_face(smooth, sample.box(), SPEC)
@@ -206,7 +209,7 @@ def test_light_does_not_change_the_geometry() -> None:
     canvas = canvas_of(IBUG_68)
     for seed in range(20):
         _, lit = random_view(canvas, IBUG_68, SPEC, AugmentSpec(), np.random.default_rng(seed))
-        _, unlit = random_view(canvas, IBUG_68, SPEC, AugmentSpec(**SAME_LIGHT), np.random.default_rng(seed))
+        _, unlit = random_view(canvas, IBUG_68, SPEC, AugmentSpec(**SAME_LOOK), np.random.default_rng(seed))
         np.testing.assert_array_equal(lit, unlit)
 
 
@@ -230,7 +233,7 @@ def test_a_gray_view_has_equal_channels() -> None:
     assert (gray == gray[:, :, :1]).all()
 
 
-@pytest.mark.parametrize("setting", ["contrast", "brightness", "color"])
+@pytest.mark.parametrize("setting", ["contrast", "brightness", "color", "gamma"])
 def test_each_range_of_light_does_something(setting: str) -> None:
     crop = textured_image(2, 24, 24)
     spec = AugmentSpec(**{**SAME_LIGHT, setting: 0.3})

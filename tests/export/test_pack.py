@@ -33,6 +33,7 @@ def listed(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, Artifact
         targets=engines,
         spec=SPEC,
         schema=SCHEMA,
+        confidence=False,
         program_sha256=PROGRAM,
         tool_versions={},
     )

@@ -10,7 +10,7 @@ from lmedge.schemas import MMLAB_5
 
 SIDE_PX = 64
 _MEAN_PX = np.array([[22.0, 24.0], [42.0, 24.0], [32.0, 36.0], [24.0, 46.0], [40.0, 46.0]])
-_COLORS = [(200, 60, 60), (200, 60, 60), (60, 200, 60), (60, 60, 200), (60, 60, 200)]
+COLORS = [(200, 60, 60), (200, 60, 60), (60, 200, 60), (60, 60, 200), (60, 60, 200)]
 
 
 def drawn_face(number: int) -> FaceSample:
@@ -20,7 +20,7 @@ def drawn_face(number: int) -> FaceSample:
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     points = (_MEAN_PX - 32) @ turn + 32 + rng.normal(0, 1, (5, 2))
     image = (120 + rng.normal(0, 4, (SIDE_PX, SIDE_PX, 3))).clip(0, 255).astype(np.uint8)
-    for point, color in zip(points, _COLORS, strict=True):
+    for point, color in zip(points, COLORS, strict=True):
         center = np.rint(point * 16).astype(int).tolist()
         cv2.circle(image, center, 5 * 16, color, -1, cv2.LINE_AA, shift=4)
     return FaceSample(image, points.astype(np.float32), MMLAB_5, f"drawn{number}")

@@ -16,9 +16,11 @@ from lmedge.calibration.place_qdq import DIALECTS
 from lmedge.calibration.recipe import Recipe, prepare
 from lmedge.export.torch_to_onnx import export_onnx
 from lmedge.pipeline.dataset import load_crops
-from lmedge.pipeline.models import _HEADS
+from lmedge.pipeline.models import _HEADS, DeployedNetwork, LandmarkNetwork
 from lmedge.pipeline.models.heads import FlattenHead, HeadPlan
+from lmedge.pipeline.models.integral import IntegralHead
 from lmedge.pipeline.models.mobilenet_v3 import MobileNetV3
+from lmedge.pipeline.models.plain_cnn import PlainCnn
 from lmedge.preprocess import PreprocessSpec
 from tests.export.networks import CROP_PX, POINTS, save_program, stand_in
 from tests.pipeline.drawn_faces import drawn_faces
@@ -73,7 +75,21 @@ class _HeadNetwork(nn.Module):
         return answer
 
 
-NETWORKS = {"residuals": stand_in, "swishes": _SwishNetwork}
+class _HeatMapNetwork(nn.Module):
+    """uint8 (N, H, W, 3) BGR crops → fractions of the crop (N, K, 2) and confidence (N, K), with max pooling on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        trunk = PlainCnn(0.25, "relu6")
+        head = IntegralHead(HeadPlan(trunk.channels, CROP_PX, POINTS, 16, "relu6", confident=True))
+        self.deployed = DeployedNetwork(LandmarkNetwork(trunk, head), 128, 64)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        points, confidence = self.deployed(image)
+        return points, confidence
+
+
+NETWORKS = {"residuals": stand_in, "swishes": _SwishNetwork, "heat maps": _HeatMapNetwork}
 
 
 @dataclass(frozen=True)
@@ -87,7 +103,8 @@ class Int8Network:
 
 @functools.cache
 def int8_network(name: str = "residuals") -> Int8Network:
-    """With depthwise convolutions, residual adds and ReLU6; with HardSwish and squeeze-and-excite; or with the named head."""
+    """With depthwise convolutions, residual adds and ReLU6; with HardSwish and squeeze-and-excite; with max pooling, heat maps
+    and confidence; or with the named head."""
     torch.manual_seed(0)
     network = NETWORKS[name]() if name in NETWORKS else _HeadNetwork(name)
     crops, fractions = load_crops(drawn_faces(_FACES, 1)[0], SPEC)
@@ -107,6 +124,9 @@ def _teach(network: nn.Module, crops: torch.Tensor, fractions: torch.Tensor) -> 
     for step in range(_STEPS):
         batch = torch.randperm(_FACES, generator=torch.Generator().manual_seed(step))[:_BATCH]
         optimizer.zero_grad()
-        torch.autograd.backward((network(crops[batch]) - fractions[batch]).abs().mean())
+        answers = network(crops[batch])
+        points, confidence = answers if isinstance(answers, tuple) else (answers, fractions[batch, :, 0])
+        # Not what a confidence means, but a number that lies in the picture.
+        torch.autograd.backward((points - fractions[batch]).abs().mean() + (confidence - fractions[batch, :, 0]).abs().mean())
         optimizer.step()
     network.eval()

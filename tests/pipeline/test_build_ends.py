@@ -14,6 +14,7 @@ from lmedge.errors import SchemaError
 from lmedge.pipeline.build import make_context
 from lmedge.pipeline.config import config_from
 from lmedge.pipeline.run_files import CALIBRATION
+from lmedge.pipeline.stages import RunContext
 from lmedge.runtimes.verify import verify_bundle
 from tests.cli.command import DONE, ERROR, GATE_FAILED, UNAVAILABLE, lmedge
 from tests.pipeline import small_run
@@ -134,13 +135,24 @@ def test_a_plan_of_a_new_run_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-# Sources that do not fit together
+# Sources of several point sets
 
 
-def test_sources_of_different_points_are_refused(tmp_path: Path) -> None:
-    sources = [f"300w:{tmp_path}/a", f"wflw:{tmp_path}/b"]
-    with pytest.raises(SchemaError, match=r"need one schema; 300w:.*/a has IBUG_68, wflw:.*/b has WFLW_98"):
-        make_context(config_from({"data": {"sources": sources}}), tmp_path / "run")
+def context_of(folder: Path, *kinds: str, schema: str = "") -> RunContext:
+    sources = [f"{kind}:{folder}/{kind}" for kind in kinds]
+    return make_context(config_from({"data": {"sources": sources, "schema": schema}}), folder / "run")
+
+
+@pytest.mark.parametrize(("schema", "exported"), [("", "IBUG_68"), ("WFLW_98", "WFLW_98"), ("mmlab_5", "MMLAB_5")])
+def test_of_several_point_sets_the_first_or_the_named_one_is_exported(tmp_path: Path, schema: str, exported: str) -> None:
+    context = context_of(tmp_path, "300w", "wflw", "mmlab5", schema=schema)
+    assert [source.schema.name for source in context.sources] == ["IBUG_68", "WFLW_98", "MMLAB_5"]
+    assert context.schema.name == exported
+
+
+def test_points_that_no_source_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match=r"300w has the points of IBUG_68, not COFW_29"):
+        context_of(tmp_path, "300w", "wflw", schema="COFW_29")
 
 
 def test_rendered_faces_take_the_points_of_the_photos(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from lmedge.data.sources import Source
 from lmedge.errors import DataError
 from lmedge.landmarks import FaceBox
 from lmedge.pipeline.faces import INDEX, PICTURES, FaceIndex, SourceFaces, read_index, write_index
-from lmedge.schemas import MMLAB_5
-from tests.data.faces import FIVE_POINTS, sample_of, textured_image, write_image
+from lmedge.schemas import IBUG_68, MMLAB_5, LandmarkSchema
+from tests.data.faces import FIVE_POINTS, points_of, sample_of, textured_image, write_image
 
 VALIDATING = next(name for name in map(str, range(100)) if is_validation(name))
 TRAINING = next(name for name in map(str, range(100)) if not is_validation(name))
@@ -112,6 +112,47 @@ def test_the_photo_key_decides_the_side() -> None:
     index = faces(("csv", VALIDATING), ("csv", TRAINING), ("300w", VALIDATING))
     assert [face.photo_key for face in index.validation] == [VALIDATING, VALIDATING]
     assert [face.photo_key for face in index.training] == [TRAINING]
+
+
+def with_points(index: FaceIndex, *schemas: LandmarkSchema) -> FaceIndex:
+    """The same faces, labelled with other point sets."""
+    samples = [
+        replace(face, schema=schema, points_px=points_of(schema).astype(np.float32))
+        for face, schema in zip(index.samples, schemas, strict=True)
+    ]
+    return replace(index, samples=samples)
+
+
+def test_faces_of_other_points_only_train_and_obey_the_split() -> None:
+    """A photo that validates in one point set must not be learned from in another."""
+    index = faces(("csv", TRAINING), ("csv", VALIDATING), ("300w", TRAINING), ("300w", VALIDATING), ("synthetic", VALIDATING))
+    joint = with_points(index, MMLAB_5, MMLAB_5, IBUG_68, IBUG_68, IBUG_68)
+    assert [joint.samples.index(face) for face in joint.training] == [0]
+    assert [joint.samples.index(face) for face in joint.validation] == [1]
+    assert [joint.samples.index(face) for face in joint.others] == [2, 4]
+
+
+def test_photos_of_other_points_do_not_keep_rendered_faces_from_validating() -> None:
+    """Where all faces of the exported points are rendered ones, only they can judge."""
+    index = faces(("synthetic", VALIDATING), ("synthetic", TRAINING), ("300w", TRAINING))
+    joint = with_points(index, MMLAB_5, MMLAB_5, IBUG_68)
+    assert [face.photo_key for face in joint.validation] == [VALIDATING]
+    assert joint.validation[0] not in joint.training
+    assert [face.schema for face in joint.others] == [IBUG_68]
+
+
+@pytest.mark.parametrize("exported", [None, MMLAB_5, IBUG_68])
+def test_an_index_of_several_point_sets_comes_back(tmp_path: Path, exported: LandmarkSchema | None) -> None:
+    five, other = photos(tmp_path / "five"), photos(tmp_path / "other", seed=9)
+    samples = [replace(s, schema=IBUG_68, points_px=points_of(IBUG_68).astype(np.float32)) for s in other.samples]
+    other = SourceFaces(Source("300w", str(tmp_path / "other"), IBUG_68), samples)
+    write_index(tmp_path / "run", [five, other], digest, exported)
+    index = read_index(tmp_path / "run", [five.source, other.source])
+    assert index.schema == (exported or MMLAB_5)
+    assert [face.schema for face in index.samples] == [MMLAB_5, MMLAB_5, IBUG_68, IBUG_68]
+    for found, given in zip(index.samples, [*five.samples, *samples], strict=True):
+        np.testing.assert_allclose(found.points_px, given.points_px, atol=1e-4)
+    assert all(face.schema == index.schema for face in (*index.training, *index.validation))
 
 
 def test_rendered_faces_only_validate_when_there_are_no_photos() -> None:

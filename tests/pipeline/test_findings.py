@@ -7,8 +7,19 @@ from typing import Any
 
 import pytest
 
-from lmedge.pipeline.findings import gate_words, loss_notes, mark_fastest, reference_words, speed_notes, verdict
+from lmedge.pipeline.findings import (
+    LISTED_LABELS,
+    gate_words,
+    label_findings,
+    loss_notes,
+    mark_fastest,
+    reference_words,
+    speed_notes,
+    verdict,
+)
 from lmedge.reports import MEAN_OF_FEW, UPPER_BOUND, GateResult, ParityReport
+from lmedge.schemas import IBUG_68
+from tests.data.faces import points_of, sample_of, textured_image
 
 
 def row(precision: str, p50_ms: float | None, backend: str = "onnxruntime", **fields: Any) -> dict[str, Any]:
@@ -134,3 +145,23 @@ def test_gates_and_references_are_told_in_words() -> None:
     assert gate_words(GateResult("somebody_s_own", 0, 0, "px")) == "somebody_s_own"
     names = [reference_words(one) for one in (*GOOD, report("another engine"))]
     assert names == ["PyTorch, 60 crops", "golden answers, 60 frames", "labels, 60 faces", "another engine, 60 crops"]
+
+
+def test_labels_tell_sizes_angles_and_what_to_look_at() -> None:
+    image = textured_image(0)
+    faces = [sample_of(image, points_of(IBUG_68, side_px=20 + i), photo_key=str(i)) for i in range(12)]
+    wrong = points_of(IBUG_68)
+    wrong[54] += [25, 0]
+    found = label_findings([*faces, sample_of(image, wrong, photo_key="wrong")])
+    assert [histogram["title"].split(",")[0] for histogram in found["histograms"]] == [
+        "Longer side of the points",
+        "Yaw",
+        "Pitch",
+        "Roll",
+    ]
+    for histogram in found["histograms"]:
+        assert sum(entry["count"] for entry in histogram["bins"]) == 13
+        assert max(entry["share"] for entry in histogram["bins"]) == 1
+        assert histogram["bins"][0]["count"] > 0 < histogram["bins"][-1]["count"]
+    assert len(found["suspicious"]) == LISTED_LABELS
+    assert found["suspicious"][0].photo_key == "wrong"

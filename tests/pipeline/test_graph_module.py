@@ -14,10 +14,19 @@ requirements.require("torch", "onnx", "onnxruntime")
 import torch  # noqa: E402
 
 from lmedge.calibration.finish_qdq import finish_qdq  # noqa: E402
+from lmedge.calibration.place_qdq import DIALECTS  # noqa: E402
 from lmedge.errors import ExportError  # noqa: E402
-from lmedge.export.graph.compare import LITERAL, run_onnx  # noqa: E402
+from lmedge.export.graph.compare import LITERAL, open_session, run_onnx  # noqa: E402
 from lmedge.pipeline.graph_module import GraphModule  # noqa: E402
-from tests.pipeline.graph_modules import FLOAT_PX, assert_same, distances_px, every_dialect, every_network, small_graph  # noqa: E402
+from tests.pipeline.graph_modules import (  # noqa: E402
+    CROPS,
+    FLOAT_PX,
+    assert_same,
+    distances_px,
+    every_dialect,
+    every_network,
+    small_graph,
+)
 from tests.pipeline.int8_networks import int8_network  # noqa: E402
 
 # The same answers
@@ -36,6 +45,21 @@ def test_an_int8_network_answers_as_on_onnx_runtime(name: str, dialect: str, lea
     network = int8_network(name)
     module = GraphModule(network.int8[dialect], network.prepared, learn_scales=learn_scales)
     assert_same(distances_px(module, network.int8[dialect]))
+
+
+@pytest.mark.parametrize("dialect", ["", *DIALECTS])
+def test_a_confident_network_says_also_how_sure_it_is(dialect: str) -> None:
+    network = int8_network("heat maps")
+    model = network.int8[dialect] if dialect else network.fp32
+    with torch.no_grad():
+        answers = GraphModule(model).answers(torch.from_numpy(CROPS))
+    points, sure = open_session(model, settings=LITERAL).run(None, {"image": CROPS})
+    assert list(answers) == ["landmarks", "confidence"]
+    assert answers["confidence"].shape == points.shape[:2]
+    assert np.std(sure, axis=0).max() > 0.02, "it answers to its input"
+    apart = np.abs(answers["confidence"].numpy() - sure)
+    assert np.median(apart.max(axis=1)) < 1e-4
+    assert apart.mean() < 0.01
 
 
 @every_dialect
@@ -81,6 +105,7 @@ def test_a_quantiser_rounds_half_to_even_and_saturates(kind: str, zero: int) -> 
         np.testing.assert_array_equal(GraphModule(model)(torch.from_numpy(image)).numpy(), expected)
 
 
+REPEAT = 'mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"'
 OPERATORS = {
     "arithmetic": (
         "a = Sub (x, c)  b = Div (a, c)  d = Mul (b, x)  e = Add (d, x)  landmarks = Flatten (e)",
@@ -120,6 +145,54 @@ OPERATORS = {
         "a = GlobalAveragePool (x)  b = Flatten (a)  landmarks = Gemm (b, w)",
         "float[3,2] w = {1.0, 2.0, 3.0, -4.0, 5.0, 6.0}",
     ),
+    "sigmoid": ("a = Sub (x, c)  b = Div (a, d)  e = Sigmoid (b)  landmarks = Flatten (e)", "float c = {128.0}, float d = {20.0}"),
+    "softmax": (
+        "a = Div (x, d)  b = Reshape (a, flat)  e = Softmax <axis = 2> (b)  landmarks = Flatten (e)",
+        "float d = {20.0}, int64[3] flat = {-1, 3, 16}",
+    ),
+    "softmax over the last axis": ("a = Div (x, d)  e = Softmax (a)  landmarks = Flatten (e)", "float d = {20.0}"),
+    "greatest of overlapping parts": (
+        "a = MaxPool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (x)  landmarks = Flatten (a)",
+        "",
+    ),
+    "greatest, one step at a time": ("a = MaxPool <kernel_shape = [2, 3]> (x)  landmarks = Flatten (a)", ""),
+    "greatest of negative numbers": (
+        "a = Sub (x, c)  b = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (a)  landmarks = Flatten (b)",
+        "float c = {300.0}",
+    ),
+    "repeated rows and columns": (
+        f"a = Resize <{REPEAT}> (x, , scales)  landmarks = Flatten (a)",
+        "float[4] scales = {1.0, 1.0, 2.0, 3.0}",
+    ),
+    "repeated and cut off": (
+        f"a = Resize <{REPEAT}> (x, , scales)  b = Slice (a, starts, ends, axes, steps)  landmarks = Flatten (b)",
+        """float[4] scales = {1.0, 1.0, 2.0, 2.0}, int64[2] starts = {0, 0}, int64[2] ends = {7, 5}, int64[2] axes = {2, 3},
+           int64[2] steps = {1, 2}""",
+    ),
+    "slice of the first axes, counted from the end": (
+        "a = Slice (x, starts, ends)  landmarks = Flatten (a)",
+        "int64[3] starts = {0, -2, -3}, int64[3] ends = {100, 9223372036854775807, -1}",
+    ),
+    "equal parts": (
+        "a, b, d = Split <axis = 1, num_outputs = 3> (x)  e = Sub (a, d)  f = Mul (e, b)  landmarks = Flatten (f)",
+        "",
+    ),
+    "parts of which the last is smaller": (
+        "a, b = Split <axis = 1, num_outputs = 2> (x)  c = Concat <axis = 1> (b, a)  landmarks = Flatten (c)",
+        "",
+    ),
+    "parts of given sizes, side by side": (
+        "a, b = Split <axis = 3> (x, sizes)  c = Concat <axis = -1> (b, a, b)  landmarks = Flatten (c)",
+        "int64[2] sizes = {1, 3}",
+    ),
+    "sum": ("landmarks = ReduceSum <keepdims = 0> (x, axes)", "int64[2] axes = {2, 3}"),
+    "sum that keeps its axes": ("a = ReduceSum (x, axes)  landmarks = Flatten (a)", "int64[1] axes = {-1}"),
+    "new axes": (
+        "a = GlobalAveragePool (x)  b = Flatten (a)  c = Unsqueeze (b, axes)  d = Mul (c, x)  landmarks = Flatten (d)",
+        "int64[2] axes = {-1, 2}",
+    ),
+    "one of an axis": ("a = Gather <axis = 2> (x, index)  landmarks = Flatten (a)", "int64 index = {3}"),
+    "some of an axis": ("a = Gather <axis = 1> (x, indices)  landmarks = Flatten (a)", "int64[2] indices = {-1, 0}"),
     "transposition without an order": (
         "a = Transpose (x)  b = Transpose (a)  landmarks = Flatten (b)",
         "",
@@ -136,7 +209,7 @@ def test_each_operator_answers_as_on_onnx_runtime(body: str, constants: str) -> 
 
 
 UNKNOWN = {
-    "operator": ("a = Erf (x)  landmarks = Flatten (a)", "", "Erf, is not among Add, Cast, Clip, Conv"),
+    "operator": ("a = Erf (x)  landmarks = Flatten (a)", "", "Erf, is not among Add, Cast, Clip, Concat, Conv"),
     "type": (
         "a = Cast <to = 10> (x)  b = Cast <to = 1> (a)  landmarks = Flatten (b)",
         "",
@@ -146,6 +219,56 @@ UNKNOWN = {
         'a = Conv <auto_pad = "SAME_UPPER"> (x, w)  landmarks = Flatten (a)',
         "float[1,3,1,1] w = {1.0, 1.0, 1.0}",
         "Conv, of 'w' pads by itself",
+    ),
+    "two outputs": (
+        "a, i = MaxPool <kernel_shape = [2, 2]> (x)  landmarks = Flatten (a)",
+        "",
+        "MaxPool, has 2 outputs; expected one",
+    ),
+    "pooling with a margin at one side": (
+        "a = MaxPool <kernel_shape = [2, 2], pads = [0, 0, 1, 1]> (x)  landmarks = Flatten (a)",
+        "",
+        "MaxPool, has other margins at the end",
+    ),
+    "pooling that rounds up": (
+        "a = MaxPool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (x)  landmarks = Flatten (a)",
+        "",
+        "MaxPool, pads by itself, rounds its size up",
+    ),
+    "linear resize": (
+        'a = Resize <mode = "linear"> (x, , scales)  landmarks = Flatten (a)',
+        "float[4] scales = {1.0, 1.0, 2.0, 2.0}",
+        "Resize, is linear, half_pixel, round_prefer_floor; expected nearest, asymmetric, floor",
+    ),
+    "resize by half a position": (
+        'a = Resize <mode = "nearest"> (x, , scales)  landmarks = Flatten (a)',
+        "float[4] scales = {1.0, 1.0, 2.0, 2.0}",
+        "Resize, is nearest, half_pixel",
+    ),
+    "resize by a part": (
+        f"a = Resize <{REPEAT}> (x, , scales)  landmarks = Flatten (a)",
+        "float[4] scales = {1.0, 1.0, 1.5, 2.0}",
+        "Resize, does not repeat rows and columns a whole number of times",
+    ),
+    "resize of channels": (
+        f"a = Resize <{REPEAT}> (x, , scales)  landmarks = Flatten (a)",
+        "float[4] scales = {1.0, 2.0, 2.0, 2.0}",
+        "Resize, does not repeat rows and columns",
+    ),
+    "resize to a size": (
+        f"a = Resize <{REPEAT}> (x, , , sizes)  landmarks = Flatten (a)",
+        "int64[4] sizes = {1, 3, 8, 8}",
+        "Resize, does not repeat rows and columns",
+    ),
+    "slice backwards": (
+        "a = Slice (x, starts, ends, axes, steps)  landmarks = Flatten (a)",
+        "int64[1] starts = {3}, int64[1] ends = {0}, int64[1] axes = {2}, int64[1] steps = {-1}",
+        "Slice, goes backwards",
+    ),
+    "table of indices": (
+        "a = Gather <axis = 2> (x, indices)  landmarks = Flatten (a)",
+        "int64[2,2] indices = {0, 1, 2, 3}",
+        "Gather, has indices of 2 dimensions",
     ),
     "shape that is computed": (
         "s = Shape (x)  landmarks = Reshape (x, s)",

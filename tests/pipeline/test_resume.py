@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,7 +19,9 @@ import torch
 from lmedge.errors import DataError
 from lmedge.pipeline import train as train_module
 from lmedge.pipeline.checkpoint import BEST, LAST, PROGRAM, load_tensors
-from tests.pipeline.drawn_runs import SHORT, short_run
+from lmedge.pipeline.training_state import TrainingState
+from tests.pipeline.drawn_faces import drawn_faces
+from tests.pipeline.drawn_runs import ARCHITECTURE, SHORT, other_faces, run, run_options, short_run, untrained
 from tests.requirements import REPOSITORY
 
 
@@ -37,7 +40,7 @@ def interrupt_at(step: int) -> Callable[[int, int, str], None]:
 def assert_same_result(folder: Path, expected: Path) -> None:
     assert (folder / BEST).read_bytes() == (expected / BEST).read_bytes()
     ours, theirs = load_tensors(folder / LAST), load_tensors(expected / LAST)
-    for part in ("network", "optimizer", "schedule"):
+    for part in ("network", "average", "optimizer", "schedule"):
         assert_equal_trees(ours[part], theirs[part], part)
     histories = [[{**row, "seconds": 0} for row in last["history"]] for last in (ours, theirs)]
     assert histories[0] == histories[1]
@@ -65,13 +68,41 @@ def test_an_interrupted_run_resumes_bit_for_bit(undisturbed: Path, tmp_path: Pat
     assert_same_result(tmp_path, undisturbed)
 
 
+INTEGRAL = replace(ARCHITECTURE, head="integral")
+# What else a run keeps over its epochs, or does in some of them.
+OPTION_SETS: dict[str, dict[str, Any]] = {
+    "short mean, weak end": {"options": run_options(ema=0.8, weak_part=0.34)},
+    "no mean": {"options": run_options(ema=0.0)},
+    "small crops first": {"options": run_options(small_part=0.34, small_px=24), "architecture": INTEGRAL},
+    "other points": {"options": SHORT, "others": other_faces(10), "others_part": 0.4},
+    "teacher, confidence": {
+        "options": run_options(teacher_share=0.4, normalized=True, freeze_norms=True),
+        "teacher": untrained(),
+        "architecture": replace(ARCHITECTURE, confidence=True),
+    },
+}
+
+
+@pytest.mark.usefixtures("without_program")
+@pytest.mark.parametrize("settings", OPTION_SETS.values(), ids=list(OPTION_SETS))
+def test_whatever_the_options_a_run_resumes_bit_for_bit(tmp_path: Path, settings: dict[str, Any]) -> None:
+    faces, more = drawn_faces(18, 4), {name: value for name, value in settings.items() if name != "options"}
+    run(tmp_path / "whole", settings["options"], faces, **more)
+    half = (10 if "others" in settings else 9) // 2  # in the second epoch
+    with pytest.raises(Interrupted):
+        run(tmp_path / "broken", settings["options"], faces, progress=interrupt_at(half), **more)
+    torch.manual_seed(5)
+    run(tmp_path / "broken", settings["options"], faces, **more)
+    assert_same_result(tmp_path / "broken", tmp_path / "whole")
+
+
 def interrupt(*_: Any) -> None:
     raise Interrupted
 
 
 @pytest.mark.usefixtures("without_program")
 def test_a_run_interrupted_between_its_two_checkpoints_resumes_bit_for_bit(undisturbed: Path, tmp_path: Path) -> None:
-    with patch.object(train_module, "_save_last", interrupt), pytest.raises(Interrupted):
+    with patch.object(TrainingState, "save", interrupt), pytest.raises(Interrupted):
         short_run(tmp_path)
     assert os.listdir(tmp_path) == [BEST]
     short_run(tmp_path)

@@ -7,7 +7,7 @@ which `test_stages.py` shows for any graph.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,7 +25,7 @@ from lmedge.pipeline.options import RunConfig
 from lmedge.pipeline.stage_table import STAGES
 from lmedge.pipeline.stages import RunContext, components_of
 from lmedge.runtimes import bench
-from lmedge.schemas import MMLAB_5
+from lmedge.schemas import IBUG_68, MMLAB_5
 from tests.data.faces import FIVE_POINTS, sample_of, textured_image, write_image
 
 NAMES = [stage.name for stage in STAGES]
@@ -35,6 +35,11 @@ REPORT = {"report"}
 
 # Limits that what was evaluated is held to when the bundle is packed.
 ON_FACES = ("max_nme", "int8_nme_loss", "int8_group_loss")
+
+AUGMENTATION = (
+    *("scale", "shift", "contrast", "brightness", "color", "gamma", "gray"),
+    *("near_infrared", "cover", "blur", "noise", "jpeg"),
+)
 
 # One changed value of every setting, and the stages whose key it changes.
 SETTINGS: list[tuple[str, Any, set[str]]] = [
@@ -47,28 +52,35 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("data.sources", ["synthetic:9"], {"faces"}),
     ("data.schema", "WFLW_98", {"faces"}),
     ("data.detector", "{folder}/yunet.onnx", {"faces"}),
+    ("data.others", 2.0, set()),  # one point set: there are no others
     ("crop.input_px", 96, {"train"}),
     ("crop.crop_scale", 1.5, {"train"}),
     ("model.trunk", "mobilenet_v3_small", {"train"}),
     ("model.width", 0.5, {"train"}),
     ("model.activation", "hardswish", {"train"}),
+    ("model.head", "multiscale", {"train"}),
     ("model.head_channels", 32, {"train"}),
+    ("model.confidence", True, {"train"}),
     ("train.epochs", 3, {"train"}),
     ("train.batch_size", 8, {"train"}),
     ("train.learning_rate", 0.1, {"train"}),
     ("train.weight_decay", 0.1, {"train"}),
     ("train.warmup_epochs", 1.0, {"train"}),
     ("train.loss", "l2", {"train"}),
+    ("train.normalized", True, {"train"}),
+    ("train.ema", 0.5, {"train"}),
+    ("train.small_part", 0.5, {"train"}),
+    ("train.small_px", 64, {"train"}),
+    ("train.weak_part", 0.5, {"train"}),
+    ("train.freeze_norms", True, {"train"}),
+    ("train.teacher", "{folder}/teacher/best.pt", {"train"}),
+    ("train.teacher_share", 0.25, {"train"}),
     ("train.seed", 1, {"train"}),
     ("train.threads", 1, {"train"}),
+    ("train.workers", 1, {"train"}),
     ("augment.rotation_deg", 1.0, {"train"}),
-    ("augment.scale", 0.5, {"train"}),
-    ("augment.shift", 0.5, {"train"}),
     ("augment.flip", 0.25, {"train"}),
-    ("augment.contrast", 0.5, {"train"}),
-    ("augment.brightness", 0.5, {"train"}),
-    ("augment.color", 0.5, {"train"}),
-    ("augment.gray", 0.5, {"train"}),
+    *((f"augment.{name}", 0.5, {"train"}) for name in AUGMENTATION),
     ("quantize.images", 9, {"quantize"}),
     ("quantize.seed", 9, {"quantize"}),
     ("quantize.base", "nncf", {"quantize"}),
@@ -82,6 +94,7 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("parity.crops", 9, {"parity"}),
     ("bench.iterations", 9, {"bench"}),
     ("bench.threads", 2, {"bench"}),
+    ("bundle.files", ["model.int8*.onnx"], {"bundle"}),
     *((f"gates.{name}", 0.125, {"parity", "bundle"}) for name in ON_FACES),
     *((f"gates.{entry.name}", 0.125, {"parity"}) for entry in fields(RunConfig().gates) if entry.name not in ON_FACES),
 ]
@@ -133,7 +146,7 @@ def changed(before: dict[str, Components], after: dict[str, Components]) -> set[
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which every file that a stage reads will be there; torch and the engines are never loaded."""
     root = tmp_path_factory.mktemp("keys")
-    for name in ("init/best.pt", "yunet.onnx"):
+    for name in ("init/best.pt", "teacher/best.pt", "yunet.onnx"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     return root
@@ -156,6 +169,27 @@ def test_every_setting_is_in_the_table() -> None:
             yield from leaves(inner, f"{prefix}{entry.name}.") if is_dataclass(inner) else [prefix + entry.name]
 
     assert {key for key, _, _ in SETTINGS} == set(leaves(RunConfig()))
+
+
+def test_the_part_of_other_points_decides_where_there_are_some(folder: Path) -> None:
+    def keys_of(others: float) -> dict[str, Components]:
+        photos = {"sources": [f"csv:{write_photos(folder / 'joint')}", "synthetic:9"], "schema": "MMLAB_5", "others": others}
+        context = context_of(folder, {"data": photos})
+        context.sources[1] = replace(context.sources[1], schema=IBUG_68)  # type: ignore[index]
+        return keys(context)
+
+    assert changed(keys_of(1.0), keys_of(2.0)) == {"train"} | REPORT
+
+
+def test_a_teacher_counts_by_its_bytes_not_by_its_place(folder: Path, tmp_path: Path) -> None:
+    contexts = []
+    for name, content in (("here", "a"), ("there", "a"), ("there", "b")):
+        file = tmp_path / name / "best.pt"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(content)
+        contexts.append(keys(context_of(folder, {"train": {"teacher": str(file)}})))
+    assert changed(contexts[0], contexts[1]) == set()
+    assert changed(contexts[1], contexts[2]) == {"train"}
 
 
 def test_where_the_photos_lie_is_in_no_key(folder: Path) -> None:

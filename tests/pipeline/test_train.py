@@ -18,18 +18,18 @@ from lmedge.data.samples import FaceSample
 from lmedge.errors import AccuracyError, ConfigError, DataError
 from lmedge.export.torch_reference import TorchReference
 from lmedge.metrics import nme
-from lmedge.pipeline import train as train_module
 from lmedge.pipeline.checkpoint import BEST, LAST, PROGRAM, Checkpoint, load_tensors
 from lmedge.pipeline.dataset import TrainingFaces, load_crops
 from lmedge.pipeline.models import count_macs, count_parameters
 from lmedge.pipeline.options import TrainOptions
-from lmedge.pipeline.train import EpochRecord
+from lmedge.pipeline.training_state import EpochRecord
+from lmedge.pipeline.validation import ValidationFaces
 from lmedge.runtimes.parity import answer
 from lmedge.schemas import MMLAB_5
 from tests.pipeline.drawn_faces import drawn_faces
 from tests.pipeline.drawn_runs import ARCHITECTURE, SHORT, SPEC, run, short_run
 
-LEARNING = TrainOptions(epochs=10, batch_size=8, learning_rate=4e-3, warmup_epochs=1)
+LEARNING = TrainOptions(epochs=10, batch_size=8, learning_rate=4e-3, warmup_epochs=1, loss="wing")
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def test_a_loss_that_is_no_number_stops_training(tmp_path: Path) -> None:
 
 
 def test_an_error_that_is_no_number_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "validation_nme", lambda *_: math.nan)
+    monkeypatch.setattr(ValidationFaces, "nme", lambda *_: math.nan)
     with pytest.raises(AccuracyError, match="The validation NME became nan in epoch 1"):
         short_run(tmp_path)
     assert not (tmp_path / BEST).exists()
