@@ -95,6 +95,7 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("bench.iterations", 9, {"bench"}),
     ("bench.threads", 2, {"bench"}),
     ("bundle.files", ["model.int8*.onnx"], {"bundle"}),
+    ("bundle.openvino_ir", False, {"compile", "parity", "evaluate", "bench", "engines", "bundle"}),
     *((f"gates.{name}", 0.125, {"parity", "bundle"}) for name in ON_FACES),
     *((f"gates.{entry.name}", 0.125, {"parity"}) for entry in fields(RunConfig().gates) if entry.name not in ON_FACES),
 ]
