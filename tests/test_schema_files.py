@@ -24,7 +24,9 @@ def test_names_are_found_in_any_case(name: str) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(SchemaError, match=r"known: MMLAB_5, IBUG_68, WFLW_98, COFW_29, AFLW_19, or a \.toml file\. Did you mean IBUG_68\?"):
+    with pytest.raises(
+        SchemaError, match=r"known: MMLAB_5, IBUG_68, WFLW_98, COFW_29, AFLW_19, or a \.toml file\. Did you mean IBUG_68\?"
+    ):
         get_schema("IBUG68")
 
 

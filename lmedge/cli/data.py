@@ -121,7 +121,12 @@ def pack(
     schema: SchemaOption = "",
     out: Annotated[Path, typer.Option("--out", metavar="FILE.lmpack", help="The file to write.")] = Path("faces.lmpack"),
     size: Annotated[int, typer.Option("--size", min=16, help="Longest side of a cut in pixels; none is enlarged.")] = 256,
-    room: Annotated[float, typer.Option("--room", min=1, max=10, help="Side of a cut over the extent of the points.")] = 2.4,
+    room: Annotated[
+        float | None,
+        typer.Option(
+            "--room", min=1, max=10, help="Side of a cut over the extent of the points; what training needs without it."
+        ),
+    ] = None,
 ) -> None:
     """A crop cache: every face cut out with room around it, in one file that loads without decoding."""
     from lmedge.data.duplicates import share_keys_of_duplicates

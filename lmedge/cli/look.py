@@ -111,6 +111,7 @@ def _inspect_bundle(path: Path, as_json: bool) -> None:
         ["name", manifest.name],
         ["points", f"{manifest.schema.num_points} ({manifest.schema.name})"],
         ["crop", f"{spec.input_hw[0]} px, {spec.crop_scale} × the extent of the points"],
+        ["answers", ", ".join(dict.fromkeys(spec.name for file in manifest.artifacts for spec in file.outputs))],
         ["boxes understood", ", ".join(["reference", *sorted(spec.box_fits)])],
         *(
             [["network", f"{provenance['parameters']:,} parameters, {provenance['macs'] / 1e6:.0f} M MACs"]]

@@ -14,6 +14,7 @@ Coordinates are taken as they are: neither data set says whether they count from
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -204,10 +205,10 @@ def _below(root: Path, name: str, origin: str) -> Path:
 
     Lists carry the absolute paths of the machine that made them.
     """
-    if Path(name).is_file():
+    if os.path.isabs(name) and os.path.isfile(name):
         return Path(name)
     parts = PurePosixPath(name).parts
     ends = [Path(*parts[start:]) for start in range(len(parts))]
     above = (root, *root.absolute().parents[:2])
-    found = next((top / end for top in above for end in ends if (top / end).is_file()), None)
+    found = next((top / end for top in above for end in ends if os.path.isfile(top / end)), None)
     return found or labelled_image(root / name, origin)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from lmedge.data.fields import data_folder, labelled_box
 from lmedge.data.samples import FaceSample
-from lmedge.errors import BackendUnavailableError, DataError
+from lmedge.errors import BackendUnavailableError, DataError, LmedgeError
 from lmedge.preprocess import check_image
 from lmedge.schemas import COFW_29
 
@@ -50,7 +50,14 @@ def read_cofw(path: str | Path) -> list[FaceSample]:
     faces: list[FaceSample] = []
     for file in files_cofw(path):
         with _open(file) as content:
-            faces += _read_faces(file, content)
+            try:
+                faces += _read_faces(file, content)
+            except (KeyError, RuntimeError, TypeError, ValueError, OSError) as error:
+                if isinstance(error, LmedgeError):
+                    raise
+                raise DataError(
+                    f"{file}: a variable is damaged or has another form ({error}). Download the file again."
+                ) from error
     return faces
 
 

@@ -44,6 +44,7 @@ _CHECK_BAND, _SIGNATURE_BAND = (1.0, 4.0), (2.0, 6.0)
 # Unit vectors are rounded to integers of this scale: products of 256 of them stay exact in float32.
 _SIGNATURE_SCALE = 512
 _BLOCK_ROWS = 1024
+_RENDERED = "synthetic_"
 
 _REDUCED = {
     1: cv2.IMREAD_GRAYSCALE,
@@ -58,7 +59,7 @@ Patches = npt.NDArray[np.float32]
 def share_keys_of_duplicates(samples: Sequence[FaceSample]) -> list[FaceSample]:
     """The same faces in the same order; near-duplicate photos have the smallest of their photo keys.
 
-    Faces whose image is an array keep their keys.
+    Rendered faces keep their keys.
 
     Raises:
         DataError: an image is missing or cannot be decoded.
@@ -89,12 +90,12 @@ def groups_of_pairs(samples: Sequence[FaceSample], pairs: Iterable[tuple[int, in
 def duplicate_pairs(samples: Sequence[FaceSample]) -> list[tuple[int, int]]:
     """Every two faces, as indices in order, that are one face in copies of one photo.
 
-    Faces whose image is an array are in no pair: rendered faces have no copies, and a crop cache has shared keys already.
+    Rendered faces are in no pair: they have no copies.
 
     Raises:
         DataError: an image is missing or cannot be decoded.
     """
-    indices = [index for index, sample in enumerate(samples) if isinstance(sample.image, Path)]
+    indices = [index for index, sample in enumerate(samples) if not sample.photo_key.startswith(_RENDERED)]
     patches = _patches([samples[index] for index in indices])
     return [
         (indices[first], indices[second])
@@ -132,10 +133,12 @@ class _Links:
 def _patches(photos: Sequence[FaceSample]) -> Patches:
     """Gray patches around the faces, float32 (N, 64, 64); a photo is decoded once per reduction."""
     readings: dict[tuple[Path, int], list[int]] = defaultdict(list)
-    for index, face in enumerate(photos):
-        assert isinstance(face.image, Path)
-        readings[face.image, _reduction(face)].append(index)
     patches = np.zeros((len(photos), _PATCH_PX, _PATCH_PX), np.float32)
+    for index, face in enumerate(photos):
+        if isinstance(face.image, Path):
+            readings[face.image, _reduction(face)].append(index)
+        else:
+            patches[index] = _patch(np.asarray(cv2.cvtColor(face.image, cv2.COLOR_BGR2GRAY), np.uint8), face, 1)
     for (path, reduction), indices in readings.items():
         image_gray = _read_reduced(path, reduction)
         for index in indices:

@@ -35,6 +35,9 @@ SUFFIX = ".lmpack"
 FORMAT_VERSION = 1
 # Side of the cut over the extent of the points: a crop of 1.25, turned by 30 degrees, enlarged by 20 % and moved by 15 %.
 ROOM = 2.4
+# The same around points without the face's outline, whose extent is about half of it, also where they train with points that
+# have it.
+INNER_ROOM = 5.0
 SIZE_PX = 256
 
 # Its line ends and its end-of-file byte tell of transfers that took the file for text.
@@ -69,7 +72,7 @@ def write_pack(
     sources: Sequence[Mapping[str, str]],
     *,
     size_px: int = SIZE_PX,
-    room: float = ROOM,
+    room: float | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Cuts faces of one schema out of their photos and writes them to one file, which appears whole or not at all.
@@ -77,7 +80,9 @@ def write_pack(
     Args:
         samples: in the order in which they will be read; near-duplicates should share their keys already.
         sources: kind, what and terms of each source, see `sources.source_terms`.
-        size_px: the longest side of a cut; room: side of the cut over the longer side of the extent of the points.
+        size_px: the longest side of a cut.
+        room: side of the cut over the longer side of the extent of the points; without it, what any augmentation needs, which
+            is more for points that lie inside the face.
 
     Raises:
         DataError: no faces, an image that cannot be read, a label far outside it, or a file that cannot be written.
@@ -89,6 +94,8 @@ def write_pack(
         raise DataError(f"{target}: a crop cache needs at least one labelled face; got none.")
     if len(names) > 1:
         raise SchemaError(f"{target}: a crop cache holds faces of one schema; got {', '.join(names)}. Pack them one at a time.")
+    if room is None:
+        room = ROOM if "contour" in samples[0].schema.groups else INNER_ROOM
     if size_px < 16 or not 1 <= room <= 10:
         raise DataError(f"{target}: a cut needs a size of 16 px or more and room of 1 to 10; got {size_px} px and {room:g}.")
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")

@@ -21,7 +21,7 @@ import torch
 from lmedge.bundle import write_atomically
 from lmedge.errors import ExportError
 from lmedge.export.graph.cast_first import cast_first
-from lmedge.export.graph.compare import INPUT, OPSET, OUTPUT, Pass, PassRecord, check_crops, check_step
+from lmedge.export.graph.compare import CONFIDENCE, INPUT, OPSET, OUTPUT, Pass, PassRecord, check_crops, check_step
 from lmedge.export.graph.simplify import simplify
 from lmedge.export.graph.strip import strip
 
@@ -29,7 +29,7 @@ from lmedge.export.graph.strip import strip
 LIMIT_PX = 0.01
 PASSES: tuple[tuple[str, Pass], ...] = (("simplify", simplify), ("cast first", cast_first), ("strip", strip))
 
-_OUTPUTS = (OUTPUT, "confidence")
+_OUTPUTS = (OUTPUT, CONFIDENCE)
 # Photographs of an infrared camera are gray: only colour noise shows exchanged channels there.
 _NOISE_CROPS = 2
 _BATCH = 16

@@ -63,10 +63,10 @@ def make_context(config: RunConfig, folder: Path, progress: Progress | None = No
         ConfigError: a configuration that contradicts itself.
     """
     schema = get_schema(config.data.schema) if config.data.schema else None
-    sources = _parse_sources(config.data.sources, schema)
+    sources = expand_sources(_parse_sources(config.data.sources, schema))
     _check_sources(sources)
     init, teacher = _find_checkpoint("--init", config.init), _find_checkpoint("train.teacher", config.train.teacher)
-    return RunContext(folder, config, expand_sources(sources), Lock.read(folder), init, teacher, progress)
+    return RunContext(folder, config, sources, Lock.read(folder), init, teacher, progress)
 
 
 def plan_build(context: RunContext) -> list[PlannedStage]:
@@ -149,7 +149,9 @@ def _parse_photos(text: str, schema: LandmarkSchema | None) -> Source:
 
 
 def _check_sources(sources: Sequence[Source]) -> None:
-    if len({(source.kind, str(Path(source.path))) for source in sources}) < len(sources):
+    # Rendered faces are the same from the first one on, however many are asked for.
+    places = [(s.kind, "" if s.kind == SYNTHETIC else str(Path(s.path).resolve())) for s in sources]
+    if len(set(places)) < len(places):
         raise ConfigError(f"A source is given twice: {', '.join(map(str, sources))}. Give each once.")
 
 

@@ -26,7 +26,7 @@ NEAR = 0.03
 _MOST_NEAR = 8.0
 _BINS = 10
 _RETAINED = tuple(part / 20 for part in range(20, 1, -1))
-_CALIBRATION_STEPS = 50
+_CALIBRATION_STEPS, _CALIBRATION_PULL, _CALIBRATED = 100, 1e-3, 1e-9
 # Of the mean error: below it, errors are all alike up to rounding, and no order of them is better than another.
 _LEAST_DROP = 1e-6
 
@@ -75,23 +75,36 @@ def likelihood_loss(answers: Tensor, true: Tensor, mask: Tensor) -> Tensor:
 def calibrate(logits: Floats, distances: Floats) -> tuple[float, float]:
     """The factor and offset with which sigmoid(factor · z + offset) fits whether points are near best (logistic regression).
 
+    They are 1 and 0 where the best factor would not be positive: it would turn the network's own order around, which a few odd
+    faces can ask for.
+
     Args:
         logits: (M,).
         distances: (M,) of the answers from the true points, as fractions of the crop.
     """
     z, near = np.asarray(logits, np.float64), (np.asarray(distances) <= NEAR).astype(np.float64)
-    parameters = np.array([1.0, 0.0])
+    start = np.array([1.0, 0.0])
     rows = np.column_stack([z, np.ones_like(z)])
+
+    def cost(parameters: Floats) -> float:
+        answers = rows @ parameters
+        # A little of the start keeps the best finite where all points are near, or none is.
+        pull = 0.5 * _CALIBRATION_PULL * float(np.square(parameters - start).sum())
+        return float((np.logaddexp(0, answers) - near * answers).sum()) + pull
+
+    parameters, least = start, cost(start)
     for _ in range(_CALIBRATION_STEPS):
-        probability = 1 / (1 + np.exp(-np.clip(rows @ parameters, -30, 30)))
-        # A little of the start keeps the step finite where all points are near, or none is.
-        gradient = rows.T @ (probability - near) + 1e-3 * (parameters - [1, 0])
-        curvature = (rows * (probability * (1 - probability))[:, None]).T @ rows + 1e-3 * np.eye(2)
+        probability = 1 / (1 + np.exp(-np.clip(rows @ parameters, -500, 500)))
+        gradient = rows.T @ (probability - near) + _CALIBRATION_PULL * (parameters - start)
+        curvature = (rows * (probability * (1 - probability))[:, None]).T @ rows + _CALIBRATION_PULL * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
-        parameters = parameters - step
-        if np.abs(step).max() < 1e-8:
+        # Newton's step overshoots where the network was far too sure: it is halved until it helps.
+        while (found := cost(parameters - step)) > least and np.abs(step).max() > _CALIBRATED:
+            step = step / 2
+        if np.abs(step).max() <= _CALIBRATED:
             break
-    return float(parameters[0]), float(parameters[1])
+        parameters, least = parameters - step, found
+    return (float(parameters[0]), float(parameters[1])) if parameters[0] > 0 else (1.0, 0.0)
 
 
 def cross_calibrated(logits: Floats, distances: Floats) -> Floats:

@@ -95,6 +95,11 @@ def check_values(config: RunConfig) -> None:
     for name, (number, low, high) in between.items():
         if not low <= number <= high:
             raise ConfigError(f"{name} must be between {low} and {high}; got {number}.")
+    if config.train.small_part and config.train.small_px > config.crop.input_px:
+        raise ConfigError(
+            f"train.small_px must be at most crop.input_px, {config.crop.input_px}; got {config.train.small_px}. "
+            f"Smaller crops are faster: --set train.small_px={config.crop.input_px * 3 // 4}"
+        )
     _check_choices(config)
     _check_bounds(config.quantize)
     if not (math.isfinite(config.train.learning_rate) and config.train.learning_rate > 0):

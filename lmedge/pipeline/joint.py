@@ -76,13 +76,22 @@ class Frames:
             SchemaError: no conversion is published in either direction.
         """
         self.schema = schema
-        self._spec = PreprocessSpec(box_fits={other.name: _fit(schema, samples, other) for other in others if other != schema})
+        further = [other for other in others if other != schema]
+        # A face that holds the first schema's points is framed by them; for one that does not, their place is learned.
+        self._conversions = {other.name: matrix for other in further if (matrix := conversion(other, schema)) is not None}
+        learned = [other for other in further if other.name not in self._conversions]
+        self._spec = PreprocessSpec(box_fits={other.name: _fit(schema, samples, other) for other in learned})
 
     def box(self, sample: FaceSample) -> FaceBox:
         """The reference box that the face would have with the points of the first schema."""
         own = sample.box()
         if sample.schema == self.schema:
             return own
+        matrix = self._conversions.get(sample.schema.name)
+        if matrix is not None:
+            converted = (matrix @ sample.points_px).astype(np.float32)
+            known = np.isfinite(converted).all(axis=1)
+            return FaceBox.around(converted) if known.sum() > 1 and np.ptp(converted[known], axis=0).all() else own
         return reference_box(FaceBox.from_xyxy(own.xyxy, kind=sample.schema.name), self._spec)
 
 
@@ -94,9 +103,6 @@ def _fit(schema: LandmarkSchema, samples: Sequence[FaceSample], other: LandmarkS
             raise DataError(f"No training face has all points of {schema.name}, so faces of {other.name} cannot be framed.")
         boxes = [FaceBox.around((matrix @ sample.points_px).astype(np.float32)) for sample in complete]
         return fit_boxes(boxes, [sample.box() for sample in complete])
-    if conversion(other, schema) is not None:
-        # The larger set holds the smaller one; their extents are nearly equal.
-        return BoxFit()
     raise SchemaError(
         f"Faces of {other.name} cannot be trained together with {schema.name}: no conversion between them is published, so "
         "nobody knows how to frame them. Build one bundle for each."

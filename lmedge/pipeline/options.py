@@ -131,8 +131,8 @@ class BenchOptions:
 @dataclass(frozen=True)
 class BundleOptions:
     """`files`: patterns of what goes into the bundle, e.g. "model.int8*.onnx"; what no pattern matches stays in its stage.
-    `openvino_ir`: OpenVINO gets files of its own, which open faster; without them it reads the ONNX files, and the bundle is half
-    as large."""
+    `openvino_ir`: OpenVINO gets files of its own, which open faster; without them it reads the ONNX files, and the bundle is
+    half as large."""
 
     files: tuple[str, ...] = ("*",)
     openvino_ir: bool = True

@@ -30,11 +30,12 @@ def _train_inputs(context: RunContext) -> dict[str, Path]:
 
 
 def _train_options(context: RunContext) -> dict[str, Any]:
-    """What decides the weights: a teacher counts by its bytes, not by where they lie."""
+    """What decides the weights: a teacher counts by its bytes, not by where they lie, and who makes the views does not
+    count."""
     config = context.config
     options: dict[str, Any] = {"crop": config.crop, "model": config.model, "augment": config.augment}
     others = {"others": config.data.others} if len({source.schema.name for source in context.sources}) > 1 else {}
-    return {**options, "train": replace(config.train, teacher=""), **others}
+    return {**options, "train": replace(config.train, teacher="", workers=0), **others}
 
 
 def _network_inputs(context: RunContext) -> dict[str, Path]:

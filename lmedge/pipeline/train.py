@@ -89,7 +89,7 @@ def train(
         SchemaError: point sets that cannot be trained together.
         AccuracyError: the loss, or the error on validation faces, is no longer a number; the batch is saved.
     """
-    _check_faces(training, validation)
+    _check_faces(training, validation, init, teacher)
     _prepare_process(options)
     accelerator = Accelerator(cpu=train_on_cpu(), dataloader_config=DataLoaderConfiguration(split_batches=True))
 
@@ -142,8 +142,8 @@ def train(
             accelerator.backward(loss)
             losses.append(float(accelerator.reduce(loss.detach(), "mean")))
             if not math.isfinite(losses[-1]):
-                _save_batch(folder / BAD_BATCH, accelerator, network, crops, labels)
-                _stop("loss", losses[-1], epoch, options, f" The batch is in {folder / BAD_BATCH}.")
+                _save_batch((logs or folder) / BAD_BATCH, accelerator, network, crops, labels)
+                _stop("loss", losses[-1], epoch, options, f" The batch is in {(logs or folder) / BAD_BATCH}.")
             optimizer.step()
             schedule.step()
             average.update()
@@ -180,7 +180,7 @@ def _joint_points(training: Sequence[FaceSample], others: Sequence[FaceSample], 
     return JointPoints(tuple(schemas.values()), teacher is not None)
 
 
-def _check_faces(training: Sequence[FaceSample], validation: Sequence[FaceSample]) -> None:
+def _check_faces(training: Sequence[FaceSample], validation: Sequence[FaceSample], *learned_from: Checkpoint | None) -> None:
     # Batch norm needs two faces in a batch.
     if len(training) < 2 or not validation:
         raise DataError(
@@ -191,6 +191,14 @@ def _check_faces(training: Sequence[FaceSample], validation: Sequence[FaceSample
         raise DataError(
             f"None of the {len(validation)} validation faces has the points that its error is divided by "
             f"({validation[0].schema.normalizer_name}). Give faces that have them."
+        )
+    known = {key for checkpoint in learned_from if checkpoint is not None for key in checkpoint.training.get("photo_keys", ())}
+    seen = sorted(known.intersection(face.photo_key for face in validation))
+    if seen:
+        raise DataError(
+            f"The checkpoint that this run starts from or is taught by was trained on {len(seen)} of its {len(validation)} "
+            f"validation photos ({', '.join(seen[:3])}, …): their error would say nothing. Train that one with the same "
+            "sources, whose photos then share a side of the split."
         )
 
 
@@ -240,6 +248,8 @@ def _save_batch(path: Path, accelerator: Accelerator, network: nn.Module, crops:
         packed = io.BytesIO()
         np.savez_compressed(packed, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})
         write_atomically(path, packed.getvalue())
+    # A process that stops ends the others; the first one writes until here.
+    accelerator.wait_for_everyone()
 
 
 def _save_all(

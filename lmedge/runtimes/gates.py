@@ -3,7 +3,8 @@
 Distances are in pixels of the network's crop. int8 engines are not held to a maximum, since rounding moves single answers
 far; they are held to a high percentile of the worst point, to an unbiased answer, and to the error that they add on labelled
 faces. Of that error the upper confidence bound must hold, overall and at the eyes and the mouth: a mean over few faces may be
-small by luck.
+small by luck. Where a network says how sure it is of its points, the largest difference is limited for floats, the mean for
+int8.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lmedge.bundle import Artifact
 from lmedge.errors import ConfigError
 from lmedge.metrics import PairedLoss
 from lmedge.reports import MEAN, MEAN_OF_FEW, UPPER_BOUND, GateResult, ParityReport
+from lmedge.runtimes.answers import Answers
 from lmedge.toml_file import read_toml
 
 QUANTISED = ("int8", "fp16-int8")
@@ -31,6 +33,9 @@ LEAST_FACES = 20
 # The regions that matter most to a driver monitor, and their gates.
 GROUP_GATES = {"eyes": "eyes_loss", "mouth": "mouth_loss"}
 NORMALISED = "of the normaliser"
+OF_ONE = "of 1"
+# What answers are compared with, as reports name it.
+PYTORCH, GOLDEN = "pytorch", "golden"
 _PERCENTILE = 99
 
 
@@ -46,6 +51,9 @@ class GateLimits:
         int8_nme_loss: added NME on labelled faces, a fraction (0.0005 is 0.05 points): the one-sided 95 % upper bound of it by
             a paired bootstrap over faces, or its mean where they are fewer than `LEAST_FACES`.
         int8_group_loss: the same at the eyes, and at the mouth.
+        fp32_confidence, fp16_confidence: largest difference of a point's confidence, which lies between 0 and 1.
+        int8_confidence: mean difference, since rounding moves single answers far here too; a MobileNetV4 that was trained on
+            300-W measured 0.002, and 0.006 on drawn faces. Both limits hold for golden answers as well.
         max_nme: NME on labelled faces; the default is the mean face's on 300-W, which a network that learned nothing has.
         crop_levels: gray levels a crop may differ from the recorded one; OpenCV rounds differently between processors.
         golden_fp32_px, golden_fp16_px, golden_int8_px: largest difference from the recorded answers; drawn frames are less
@@ -59,6 +67,9 @@ class GateLimits:
     int8_shift_px: float = 0.1
     int8_nme_loss: float = 0.0005
     int8_group_loss: float = 0.001
+    fp32_confidence: float = 0.005
+    fp16_confidence: float = 0.05
+    int8_confidence: float = 0.05
     max_nme: float = 0.20
     crop_levels: float = 1.0
     golden_fp32_px: float = 0.02
@@ -149,6 +160,30 @@ def parity_gates(precision: str, found: Difference, loss: PairedLoss | None, lim
         GateResult("shift_y_px", abs(found.shift_y_px), limits.int8_shift_px, "px"),
         *(() if loss is None else loss_gates(loss, limits)),
     )
+
+
+def confidence_gates(
+    precision: str, found: Answers, reference: Answers, limits: GateLimits, *, golden: bool = False
+) -> tuple[GateResult, ...]:
+    """The gate on the confidence (N, K) of one precision; none where the reference has no confidence.
+
+    An engine that gives none where the reference does fails.
+
+    Args:
+        golden: whether the reference is a recorded answer, for the name of the gate.
+    """
+    if reference.confidence is None:
+        return ()
+    quantised = precision in QUANTISED
+    gate = "confidence_mean" if quantised else "confidence_max"
+    if found.confidence is None:
+        value = math.nan
+    else:
+        apart = np.abs(np.asarray(found.confidence, np.float64) - reference.confidence)
+        value = float(apart.mean() if quantised else apart.max())
+    floats = limits.fp16_confidence if precision == "fp16" else limits.fp32_confidence
+    limit = limits.int8_confidence if quantised else floats
+    return (GateResult(f"{GOLDEN}_{gate}" if golden else gate, value, limit, OF_ONE),)
 
 
 def loss_gates(loss: PairedLoss, limits: GateLimits) -> tuple[GateResult, ...]:

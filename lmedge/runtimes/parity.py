@@ -4,7 +4,7 @@
     lmedge.assert_parity("runs/demo/bundle", run="runs/demo", crops=crops)      # beside the golden vectors, against PyTorch
 
 Three causes of difference have their own gates: the crop (gray levels), the network (pixels, on recorded crops), and both
-together (pixels, from the frame). See `lmedge.runtimes.gates` for the limits.
+together (pixels, from the frame); a network that says how sure it is has one more. See `lmedge.runtimes.gates` for the limits.
 """
 
 from __future__ import annotations
@@ -22,23 +22,22 @@ from lmedge.metrics import PairedLoss, nme, paired_loss
 from lmedge.preprocess import crop_face, crop_transform
 from lmedge.reports import GateResult, ParityReport
 from lmedge.runtimes import find_runtime
+from lmedge.runtimes.answers import Answers, all_answers
 from lmedge.runtimes.base import Runtime
 from lmedge.runtimes.checks import check_lineage, plan_checks
-from lmedge.runtimes.gates import Difference, GateLimits, loss_fields, parity_gates
+from lmedge.runtimes.gates import GOLDEN, PYTORCH, Difference, GateLimits, confidence_gates, loss_fields, parity_gates
 from lmedge.runtimes.golden import Golden
 from lmedge.runtimes.landmarker import FaceLandmarker, face_boxes
 from lmedge.schemas import LandmarkSchema
 
 Floats = npt.NDArray[np.floating]
 PROGRAM = "model.pt2"
-# What answers are compared with, as reports name it.
-PYTORCH, GOLDEN = "pytorch", "golden"
 
 
 def compare(
     runtime: Runtime,
     crops: npt.NDArray[np.uint8],
-    reference_fractions: Floats,
+    expected: Answers | Floats,
     *,
     schema: LandmarkSchema,
     limits: GateLimits | None = None,
@@ -49,7 +48,7 @@ def compare(
 
     Args:
         crops: uint8 (N, h, w, 3) BGR, N at least 1.
-        reference_fractions: (N, K, 2), the reference's answers.
+        expected: the reference's answers; an array (N, K, 2) where they are points alone.
         true_fractions: (N, K, 2) labels, NaN where unknown, for the loss of NME; without them its gates are left out.
         reference: what answered, for the report.
 
@@ -57,30 +56,29 @@ def compare(
         InputError: arrays that do not belong together.
     """
     crops = _checked_crops(crops)
-    expected = (len(crops), schema.num_points, 2)
-    if np.shape(reference_fractions) != expected or (true_fractions is not None and np.shape(true_fractions) != expected):
+    wanted, limits = Answers.of(expected), limits or GateLimits()
+    shape = (len(crops), schema.num_points, 2)
+    fitting = wanted.confidence is None or wanted.confidence.shape == shape[:2]
+    if wanted.fractions.shape != shape or not fitting or (true_fractions is not None and np.shape(true_fractions) != shape):
+        sure = "none" if wanted.confidence is None else wanted.confidence.shape
         raise InputError(
-            f"Reference answers and labels of {len(crops)} crops must be {expected}; got {np.shape(reference_fractions)}."
+            f"Reference answers and labels of {len(crops)} crops must be {shape}, and confidence {shape[:2]}; "
+            f"got {wanted.fractions.shape}, and {sure}."
         )
-    if not np.isfinite(reference_fractions).all():
+    if not all(np.isfinite(part).all() for part in (wanted.fractions, wanted.confidence) if part is not None):
         raise InputError(f"The answers of {reference} are not all finite; there is nothing to compare with.")
-    fractions = answer(runtime, crops)
-    found = Difference.between(fractions, reference_fractions, crops.shape[2])
-    loss = None if true_fractions is None else _added_error(fractions, reference_fractions, true_fractions, schema)
-    gates = parity_gates(runtime.artifact.precision, found, loss, limits or GateLimits())
+    answers = all_answers(runtime, crops)
+    found = Difference.between(answers.fractions, wanted.fractions, crops.shape[2])
+    loss = None if true_fractions is None else _added_error(answers.fractions, wanted.fractions, true_fractions, schema)
+    precision = runtime.artifact.precision
+    sure = confidence_gates(precision, answers, wanted, limits, golden=reference == GOLDEN)
+    gates = (*parity_gates(precision, found, loss, limits), *sure)
     return _report(runtime, reference, len(crops), found, loss, gates)
 
 
-def answer(runtime: Runtime, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def answer(runtime: Runtime, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.floating]:
     """The fractions (N, K, 2) that a runtime answers to crops uint8 (N, h, w, 3), whatever batch it was opened for."""
-    step = runtime.batch or min(len(crops), 32)
-    padding = -len(crops) % step if runtime.batch else 0
-    padded = np.concatenate([crops, crops[-1:].repeat(padding, axis=0)]) if padding else crops
-    parts = [
-        runtime.infer({runtime.inputs[0].name: padded[start : start + step]})["landmarks"]
-        for start in range(0, len(padded), step)
-    ]
-    return np.concatenate(parts)[: len(crops)]
+    return all_answers(runtime, crops).fractions
 
 
 def self_test(
@@ -106,7 +104,8 @@ def self_test(
 
 
 def check_golden(landmarker: FaceLandmarker, limits: GateLimits | None = None) -> ParityReport:
-    """`self_test` of an opened landmarker; its gates are "golden_crop", "golden_network" and "golden_frame".
+    """`self_test` of an opened landmarker; its gates are "golden_crop", "golden_network" and "golden_frame", and of a confident
+    network "golden_confidence_max" or "golden_confidence_mean".
 
     Raises:
         BundleError: the bundle has no golden vectors.
@@ -119,14 +118,16 @@ def check_golden(landmarker: FaceLandmarker, limits: GateLimits | None = None) -
     boxes = face_boxes(golden.boxes_xyxy)
     crops = np.stack([crop_face(frame, box, spec)[0] for frame, box in zip(golden.frames, boxes, strict=True)])
     levels = np.abs(crops.astype(np.int16) - golden.crops).max()
-    found = Difference.between(answer(runtime, golden.crops), golden.fractions, spec.input_hw[1])
-    limit = limits.golden_px(runtime.artifact.precision)
+    answers, precision = all_answers(runtime, golden.crops), runtime.artifact.precision
+    found = Difference.between(answers.fractions, golden.fractions, spec.input_hw[1])
+    limit = limits.golden_px(precision)
     # `predict` refuses answers that are no numbers; here they are a failed gate.
     frame_px = _frame_difference_px(landmarker, golden, boxes) if np.isfinite(found.max_px) else float("nan")
     gates = (
         GateResult("golden_crop", float(levels), limits.crop_levels, "levels"),
         GateResult("golden_network", found.max_px, limit, "px"),
         GateResult("golden_frame", frame_px, limit + limits.golden_crop_px, "px"),
+        *confidence_gates(precision, answers, golden.answers, limits, golden=True),
     )
     return _report(runtime, GOLDEN, len(golden.crops), found, None, gates)
 
@@ -178,8 +179,8 @@ def assert_parity(
 
 def reference_answers(
     bundle: Bundle, run: str | Path, crops: npt.NDArray[np.uint8] | None = None
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Crops, and what the PyTorch program of a run folder answers to them: the first two arrays that `compare` takes.
+) -> tuple[npt.NDArray[np.uint8], Answers]:
+    """Crops, and what the PyTorch program of a run folder answers to them, as `compare` takes them.
 
     Args:
         crops: uint8 (N, h, w, 3) BGR; without them, the golden ones of the bundle.
@@ -191,7 +192,7 @@ def reference_answers(
     checked = Golden.from_file(bundle.golden_file()).crops if crops is None else _checked_crops(crops)
     # The adapter lives above this layer and is found by its name.
     with find_runtime("torch").open(program_of(Path(run), bundle), batch=None) as program:
-        return checked, answer(program, checked)
+        return checked, all_answers(program, checked)
 
 
 def require(reports: Sequence[ParityReport]) -> None:

@@ -74,8 +74,15 @@ def test_flat_pictures_resemble_nothing(tmp_path: Path) -> None:
 
 
 def test_rendered_faces_keep_their_keys() -> None:
-    faces = [sample_of(PHOTO, POINTS, photo_key=name) for name in "ab"]
+    faces = [sample_of(PHOTO, POINTS, photo_key=f"synthetic_0_{number}") for number in range(2)]
     assert share_keys_of_duplicates(faces) == faces
+
+
+def test_pictures_that_come_with_their_labels_are_compared_too(tmp_path: Path) -> None:
+    """A crop cache beside the photos it was made of must not bring them to the other side of the split."""
+    photo = sample_of(write_image(tmp_path / "b.png", PHOTO), POINTS, photo_key="b")
+    packed = sample_of(PHOTO, POINTS, photo_key="a")
+    assert [face.photo_key for face in share_keys_of_duplicates([photo, packed])] == ["a", "a"]
 
 
 def test_five_points_inside_the_face_are_enough(tmp_path: Path) -> None:

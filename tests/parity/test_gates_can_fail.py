@@ -20,7 +20,18 @@ from lmedge.runtimes.checks import check_lineage
 from lmedge.runtimes.landmarker import FaceLandmarker
 from lmedge.runtimes.parity import check_golden, compare, require
 from tests.bundles import SCHEMA, artifact_of, random_crops, tiny_answer
-from tests.parity.mutants import MUTANTS, SIZE_PX, Answer, AnyAnswer, numpy_artifact, numpy_bundle
+from tests.parity.mutants import (
+    CONFIDENCE_MUTANTS,
+    MUTANTS,
+    SIZE_PX,
+    Answer,
+    AnyAnswer,
+    Sureness,
+    confident_answers,
+    numpy_artifact,
+    numpy_bundle,
+    tiny_confidence,
+)
 
 CROPS = random_crops(40, seed=5)
 PRECISIONS = ("fp32", "fp16", "int8", "fp16-int8")
@@ -127,6 +138,81 @@ def test_the_right_engine_passes_the_self_test(tmp_path: Path, precision: str) -
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_the_self_test_catches_a_wrong_network(tmp_path: Path, mutant: str) -> None:
     assert failed(golden_report(numpy_bundle(tmp_path), MUTANTS[mutant])) == {"golden_network", "golden_frame"}
+
+
+# Confidence
+
+
+def of_precision(precision: str) -> str:
+    return "confidence_mean" if "int8" in precision else "confidence_max"
+
+
+def confident_report(folder: Path, precision: str, sureness: Sureness = tiny_confidence) -> ParityReport:
+    with AnyAnswer.open(numpy_artifact(folder, precision, confidence=True)) as runtime:
+        assert isinstance(runtime, AnyAnswer)
+        runtime.sureness = sureness
+        return compare(runtime, CROPS, confident_answers(CROPS), schema=SCHEMA)
+
+
+def confident_self_test(folder: Path, precision: str, sureness: Sureness = tiny_confidence) -> ParityReport:
+    bundle = numpy_bundle(folder, precision, confidence=True)
+    with AnyAnswer.open(bundle.select("numpy", precision)) as runtime:
+        assert isinstance(runtime, AnyAnswer)
+        runtime.sureness = sureness
+        return check_golden(FaceLandmarker(bundle, runtime))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_right_confidence_passes_and_is_reported(tmp_path: Path, precision: str) -> None:
+    for report, gate in (
+        (confident_report(tmp_path / "parity", precision), of_precision(precision)),
+        (confident_self_test(tmp_path / "golden", precision), f"golden_{of_precision(precision)}"),
+    ):
+        assert report.passed
+        [found] = [result for result in report.gates if result.gate == gate]
+        assert found.value == 0
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("mutant", CONFIDENCE_MUTANTS)
+def test_a_wrong_confidence_is_caught_by_its_gate_alone(tmp_path: Path, mutant: str, precision: str) -> None:
+    wrong = CONFIDENCE_MUTANTS[mutant]
+    assert failed(confident_report(tmp_path / "parity", precision, wrong)) == {of_precision(precision)}
+    if mutant != "not a number":  # that one stops `predict`, as landmarks that are no numbers do
+        assert failed(confident_self_test(tmp_path / "golden", precision, wrong)) == {f"golden_{of_precision(precision)}"}
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("fp32", 0.005), ("fp16", 0.05), ("int8", 0.05), ("fp16-int8", 0.05)])
+def test_confidence_may_differ_by_its_limit(tmp_path: Path, precision: str, limit: float) -> None:
+    def off_by(part: float) -> Sureness:
+        return lambda crops: tiny_confidence(crops) + np.float32(part * limit)
+
+    assert confident_report(tmp_path, precision, off_by(0.95)).passed
+    assert failed(confident_report(tmp_path, precision, off_by(1.05))) == {of_precision(precision)}
+
+
+def test_one_point_of_an_int8_engine_may_be_less_sure_but_not_of_a_float_one(tmp_path: Path) -> None:
+    def one_less_sure(crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        sure = tiny_confidence(crops)
+        sure[(crops == CROPS[0]).all(axis=(1, 2, 3)), 0] -= 0.4
+        return sure
+
+    assert confident_report(tmp_path, "int8", one_less_sure).passed
+    assert not confident_report(tmp_path, "fp16", one_less_sure).passed
+
+
+def test_an_engine_without_the_reference_s_confidence_fails(tmp_path: Path) -> None:
+    with AnyAnswer.open(numpy_artifact(tmp_path)) as runtime:
+        assert failed(compare(runtime, CROPS, confident_answers(CROPS), schema=SCHEMA)) == {"confidence_max"}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_without_confidence_there_is_no_such_gate(tmp_path: Path, precision: str) -> None:
+    reports = (compared(tmp_path / "parity", precision, tiny_answer), golden_report(numpy_bundle(tmp_path / "b", precision)))
+    assert not [gate.gate for report in reports for gate in report.gates if "confidence" in gate.gate]
+
+
+# Crops
 
 
 def half_a_pixel(image: npt.NDArray[np.uint8], transform: CropTransform, border: int) -> npt.NDArray[np.uint8]:

@@ -89,7 +89,9 @@ class _HeatMapNetwork(nn.Module):
         return points, confidence
 
 
-NETWORKS = {"residuals": stand_in, "swishes": _SwishNetwork, "heat maps": _HeatMapNetwork}
+NETWORKS = {"residuals": stand_in, "swishes": _SwishNetwork}
+HEAT_MAPS = "heat maps"
+_ALL = {**NETWORKS, HEAT_MAPS: _HeatMapNetwork}
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def int8_network(name: str = "residuals") -> Int8Network:
     """With depthwise convolutions, residual adds and ReLU6; with HardSwish and squeeze-and-excite; with max pooling, heat maps
     and confidence; or with the named head."""
     torch.manual_seed(0)
-    network = NETWORKS[name]() if name in NETWORKS else _HeadNetwork(name)
+    network = _ALL[name]() if name in _ALL else _HeadNetwork(name)
     crops, fractions = load_crops(drawn_faces(_FACES, 1)[0], SPEC)
     _teach(network, crops, fractions)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

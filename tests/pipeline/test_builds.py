@@ -91,8 +91,8 @@ def test_the_report_lies_beside_the_bundle(built: Built) -> None:
 
 
 def test_a_stage_opens_only_what_is_in_its_key(built: Built) -> None:
-    """Whatever a stage reads must be able to make it run again. Rendered pictures stand in faces.json with their digests; logs are
-    only written."""
+    """Whatever a stage reads must be able to make it run again. Rendered pictures stand in faces.json with their digests; logs
+    are only written."""
     context = small_context(built.folder)
     # Digests in a manifest that is made for its file list alone; the files that decide the results are in the keys.
     not_used = {

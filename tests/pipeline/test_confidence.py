@@ -205,6 +205,24 @@ def test_errors_that_are_all_alike_leave_nothing_to_sort() -> None:
     assert judge(np.random.default_rng(7).random((4, 5)), same, same, 1.0, 0.0).drop_ratio == 0
 
 
+@pytest.mark.parametrize("spread", [0.5, 2.0, 8.0])
+@pytest.mark.parametrize("level", [-3.0, 0.0, 3.0])
+def test_a_network_that_is_far_too_sure_is_calibrated_all_the_same(level: float, spread: float) -> None:
+    """Newton's step alone runs away here: to a factor of ten million, which no engine can hold."""
+    rng = np.random.default_rng(0)
+    u = rng.normal(0, 1, 4000)
+    true = 1 / (1 + np.exp(-(1 + 0.5 * u)))
+    distances = np.where(rng.random(4000) < true, 0.5 * NEAR, 2 * NEAR)
+    factor, offset = calibrate(level + spread * u, distances)
+    assert factor * spread == pytest.approx(0.5, abs=0.1)
+    assert factor * level + offset == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_order_of_the_network_is_never_turned_around() -> None:
+    logits = np.linspace(-2, 2, 40)
+    assert calibrate(logits, np.where(logits > 0, 2 * NEAR, 0.5 * NEAR)) == (1.0, 0.0)
+
+
 def test_a_report_is_plain_data() -> None:
     document = json.loads(json.dumps(judge(-ERRORS, ERRORS, ERRORS, 1.2, -0.3).to_json()))
     assert (document["factor"], document["offset"], document["near"]) == (1.2, -0.3, NEAR)

@@ -139,7 +139,7 @@ def test_an_untrained_module_writes_what_it_read(name: str, dialect: str, learn_
         np.testing.assert_array_equal(after[key], array, err_msg=key)
 
 
-def trained(model: onnx.ModelProto, steps: int = 8) -> GraphModule:
+def trained(model: onnx.ModelProto, steps: int = 3) -> GraphModule:
     """A module after some large steps somewhere."""
     module = GraphModule(model, learn_scales=True)
     optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=0.05)

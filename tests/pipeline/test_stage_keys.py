@@ -77,7 +77,7 @@ SETTINGS: list[tuple[str, Any, set[str]]] = [
     ("train.teacher_share", 0.25, {"train"}),
     ("train.seed", 1, {"train"}),
     ("train.threads", 1, {"train"}),
-    ("train.workers", 1, {"train"}),
+    ("train.workers", 1, set()),
     ("augment.rotation_deg", 1.0, {"train"}),
     ("augment.flip", 0.25, {"train"}),
     *((f"augment.{name}", 0.5, {"train"}) for name in AUGMENTATION),

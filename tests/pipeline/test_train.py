@@ -120,6 +120,15 @@ def test_init_starts_from_the_given_weights(learned: Trained, tmp_path: Path) ->
     assert history[0].validation_nme < 0.85 * mean_face_nme(learned.faces)
 
 
+@pytest.mark.parametrize("role", ["init", "teacher"])
+def test_a_checkpoint_that_saw_validation_photos_is_refused(learned: Trained, tmp_path: Path, role: str) -> None:
+    given = Checkpoint.load(learned.folder / BEST)
+    seen = replace(given, training={**given.training, "photo_keys": [face.photo_key for face in learned.faces[1]]})
+    with pytest.raises(DataError, match="trained on 16 of its 16 validation photos"):
+        run(tmp_path, SHORT, learned.faces, **{role: seen})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("without_program")
 def test_init_for_other_points_keeps_the_trunk(learned: Trained, tmp_path: Path) -> None:
     given = Checkpoint.load(learned.folder / BEST)

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from lmedge.errors import BundleFormatError, InputError
@@ -15,6 +16,7 @@ from lmedge.landmarks import FaceBox
 from lmedge.preprocess import crop_transform
 from lmedge.runtimes.golden import Golden
 from tests.bundles import SPEC, tiny_answer, tiny_golden
+from tests.parity.mutants import confident_answers, tiny_confidence
 
 
 def test_they_come_back_as_they_went(tmp_path: Path) -> None:
@@ -24,6 +26,27 @@ def test_they_come_back_as_they_went(tmp_path: Path) -> None:
     for field in fields(Golden):
         np.testing.assert_array_equal(getattr(read, field.name), getattr(golden, field.name))
     assert read.to_bytes() == golden.to_bytes()
+
+
+def test_confidence_comes_back_too(tmp_path: Path) -> None:
+    golden = Golden.record(tiny_golden().frames, tiny_golden().boxes_xyxy, SPEC, confident_answers)
+    (tmp_path / "golden.npz").write_bytes(golden.to_bytes())
+    read = Golden.from_file(tmp_path / "golden.npz")
+    assert read.answers.confidence is not None
+    np.testing.assert_array_equal(read.answers.confidence, tiny_confidence(golden.crops))
+    assert read.to_bytes() == golden.to_bytes()
+
+
+def test_a_file_without_confidence_is_as_it_always_was() -> None:
+    with zipfile.ZipFile(io.BytesIO(tiny_golden().to_bytes())) as archive:
+        names = archive.namelist()
+    assert names == ["frames.npy", "boxes_xyxy.npy", "crops.npy", "fractions.npy", "points_px.npy"]
+
+
+@pytest.mark.parametrize("confidence", [np.zeros((3, 4), np.float32), np.zeros((2, 5), np.float32), np.zeros((3, 5))])
+def test_confidence_of_other_points_is_refused(confidence: npt.NDArray[np.floating]) -> None:
+    with pytest.raises(InputError, match=r"do not fit together.*'confidence'"):
+        replace(tiny_golden(), confidence=confidence)
 
 
 def test_the_bytes_hold_no_time_and_no_compression() -> None:

@@ -165,6 +165,12 @@ def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     return default if found is None else int(helper.get_attribute_value(found))
 
 
+def text(node: onnx.NodeProto, name: str, default: str) -> str:
+    """An attribute of a node that is text."""
+    found = next((entry for entry in node.attribute if entry.name == name), None)
+    return default if found is None else found.s.decode()
+
+
 def label(node: onnx.NodeProto) -> str:
     """A node's name, or where it has none, its operator and what it makes."""
     return node.name or f"{node.op_type} → {', '.join(node.output)}"
