@@ -26,8 +26,7 @@ from torch.utils.data import DataLoader
 from lmedge.bundle import write_atomically
 from lmedge.data.augment import AugmentSpec, Canvas
 from lmedge.data.samples import FaceSample
-from lmedge.errors import AccuracyError, ConfigError, DataError
-from lmedge.metrics import nme
+from lmedge.errors import AccuracyError, ConfigError
 from lmedge.pipeline.averaging import WeightAverage
 from lmedge.pipeline.checkpoint import BEST, LAST, PROGRAM, Checkpoint, export_program, start_from
 from lmedge.pipeline.dataset import EpochOrder, Progress, TrainingFaces, load_joint_canvases
@@ -46,6 +45,7 @@ from lmedge.pipeline.optimisation import make_optimizer, make_schedule
 from lmedge.pipeline.options import TrainOptions
 from lmedge.pipeline.processes import check_shares, train_on_cpu
 from lmedge.pipeline.teacher import teach
+from lmedge.pipeline.training_facts import all_sources, check_faces, count_faces, seen_photos
 from lmedge.pipeline.training_log import TrainingLog
 from lmedge.pipeline.training_state import EpochRecord, TrainingState
 from lmedge.pipeline.validation import ValidationFaces, with_calibrated_confidence
@@ -89,7 +89,7 @@ def train(
         SchemaError: point sets that cannot be trained together.
         AccuracyError: the loss, or the error on validation faces, is no longer a number; the batch is saved.
     """
-    _check_faces(training, validation, init, teacher)
+    check_faces(training, validation, init, teacher)
     _prepare_process(options)
     accelerator = Accelerator(cpu=train_on_cpu(), dataloader_config=DataLoaderConfiguration(split_batches=True))
 
@@ -124,10 +124,10 @@ def train(
     facts: dict[str, Any] = {
         "options": asdict(options),
         "augment": asdict(augment),
-        "photo_keys": _photo_keys([*training, *others], init, teacher),
-        "sources": _all_sources(sources, init, teacher),
+        "photo_keys": seen_photos([*training, *others], init, teacher),
+        "sources": all_sources(sources, init, teacher),
         "not_from_init": fresh,
-        "faces": _counts(training, validation, others),
+        "faces": count_faces(training, validation, others),
     }
     log = TrainingLog(logs if accelerator.is_main_process else None, history)
     total_steps = options.epochs * len(loader)
@@ -178,28 +178,6 @@ def _prepare_process(options: TrainOptions) -> None:
 def _joint_points(training: Sequence[FaceSample], others: Sequence[FaceSample], teacher: Checkpoint | None) -> JointPoints:
     schemas = {face.schema.name: face.schema for face in (*training, *others)}
     return JointPoints(tuple(schemas.values()), teacher is not None)
-
-
-def _check_faces(training: Sequence[FaceSample], validation: Sequence[FaceSample], *learned_from: Checkpoint | None) -> None:
-    # Batch norm needs two faces in a batch.
-    if len(training) < 2 or not validation:
-        raise DataError(
-            f"Training needs faces on both sides of the split; got {len(training)} for training and {len(validation)} for "
-            "validation. About one photo in ten is for validation: give more photos."
-        )
-    if not any(np.isfinite(nme(face.points_px[None], face.points_px[None], face.schema)[0]) for face in validation):
-        raise DataError(
-            f"None of the {len(validation)} validation faces has the points that its error is divided by "
-            f"({validation[0].schema.normalizer_name}). Give faces that have them."
-        )
-    known = {key for checkpoint in learned_from if checkpoint is not None for key in checkpoint.training.get("photo_keys", ())}
-    seen = sorted(known.intersection(face.photo_key for face in validation))
-    if seen:
-        raise DataError(
-            f"The checkpoint that this run starts from or is taught by was trained on {len(seen)} of its {len(validation)} "
-            f"validation photos ({', '.join(seen[:3])}, …): their error would say nothing. Train that one with the same "
-            "sources, whose photos then share a side of the split."
-        )
 
 
 def _check_sizes(network: LandmarkNetwork, options: TrainOptions) -> None:
@@ -278,25 +256,6 @@ def _finish(folder: Path, judges: ValidationFaces) -> None:
         best = with_calibrated_confidence(best, judges)
         best.save(folder / BEST)
     export_program(best, folder / PROGRAM)
-
-
-def _counts(training: Sequence[FaceSample], validation: Sequence[FaceSample], others: Sequence[FaceSample]) -> dict[str, int]:
-    further = {"others": len(others)} if others else {}
-    return {"training": len(training), "validation": len(validation), **further}
-
-
-def _photo_keys(faces: Sequence[FaceSample], *learned_from: Checkpoint | None) -> list[str]:
-    """The photos that the weights have seen, also by way of other checkpoints."""
-    inherited = [checkpoint.training.get("photo_keys", ()) for checkpoint in learned_from if checkpoint is not None]
-    return sorted({face.photo_key for face in faces}.union(*inherited))
-
-
-def _all_sources(own: Sequence[Mapping[str, str]], *learned_from: Checkpoint | None) -> list[dict[str, str]]:
-    """Where all faces come from, with their terms."""
-    unknown = {"kind": "init", "what": "a checkpoint that does not name its faces", "terms": "unknown: those of its faces"}
-    inherited = [c.training.get("sources", [unknown]) for c in learned_from if c is not None]
-    every = [dict(source) for sources in (own, *inherited) for source in sources]
-    return [source for i, source in enumerate(every) if source not in every[:i]]
 
 
 def _mean_fractions(canvases: Sequence[Canvas], points: JointPoints) -> Any:

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.io import savemat
 
 from lmedge.data import aflw
 from lmedge.data.aflw import files_aflw19, read_aflw19
 from lmedge.errors import BackendUnavailableError, DataError
 from lmedge.schemas import AFLW_19
 from tests.data.faces import points_of, textured_image, write_image
+from tests.requirements import require
+
+require("scipy")
+from scipy.io import savemat  # noqa: E402
 
 POINTS = points_of(AFLW_19)
 PHOTOS = ["0/image00002.jpg", "2/image00004.jpg", "3/image00035.jpg"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +14,10 @@ from lmedge.data.cofw import VARIABLES, files_cofw, read_cofw
 from lmedge.errors import BackendUnavailableError, DataError
 from lmedge.schemas import COFW_29
 from tests.data.faces import points_of, textured_image
+from tests.requirements import require
+
+require("h5py")
+import h5py  # noqa: E402
 
 POINTS = points_of(COFW_29)
 BOX = (15.0, 14.0, 70.0, 80.0)
