@@ -14,8 +14,11 @@ from lmedge.data.pack import write_pack
 from lmedge.data.sources import expand_sources, parse_source, read_sources, source_files, source_terms
 from lmedge.errors import DataError, SchemaError
 from lmedge.schemas import COFW_29, IBUG_68, MMLAB_5, WFLW_98, LandmarkSchema
-from tests.data import test_aflw, test_cofw, test_ibug, test_mmlab, test_wflw
 from tests.data.faces import points_of, sample_of, textured_image, write_image
+from tests.requirements import require
+
+require("h5py", "scipy")
+from tests.data import test_aflw, test_cofw, test_ibug, test_mmlab, test_wflw  # noqa: E402
 
 THREE = LandmarkSchema(
     "THREE", ("right_eye", "left_eye", "mouth"), {"eyes": (0, 1), "mouth": (2,)}, ((0,), (1,)), "inter-ocular (eye centres)"
