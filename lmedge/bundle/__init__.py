@@ -6,6 +6,9 @@ each artifact is checked against its digest before an engine sees it, and `verif
 
 from lmedge.bundle.artifact import (
     ANY_ARCH,
+    CONFIDENCE,
+    IMAGE,
+    LANDMARKS,
     PRECISIONS,
     Artifact,
     Digests,
@@ -23,8 +26,11 @@ from lmedge.bundle.zoo import resolve_bundle, zoo_bundles
 
 __all__ = [
     "ANY_ARCH",
+    "CONFIDENCE",
     "FORMAT_VERSION",
     "GOLDEN",
+    "IMAGE",
+    "LANDMARKS",
     "MANIFEST",
     "PRECISIONS",
     "WRITER",

@@ -14,6 +14,8 @@ from lmedge.schemas import LandmarkSchema
 
 PRECISIONS = ("fp32", "fp16", "int8", "fp16-int8")
 ANY_ARCH = "any"
+# The tensors of every network; the last one only where a network says how sure it is.
+IMAGE, LANDMARKS, CONFIDENCE = "image", "landmarks", "confidence"
 
 Digests = tuple[tuple[str, str], ...]
 
@@ -50,9 +52,9 @@ def network_specs(
     """The inputs and outputs of every lmedge network: uint8 BGR crops in, fractions of the crop out, and from some the
     confidence of each point."""
     height, width = spec.input_hw
-    image = TensorSpec("image", "uint8", ("batch", height, width, 3))
-    landmarks = TensorSpec("landmarks", "float32", ("batch", schema.num_points, 2))
-    return (image,), (landmarks, *([TensorSpec("confidence", "float32", ("batch", schema.num_points))] if confidence else []))
+    image = TensorSpec(IMAGE, "uint8", ("batch", height, width, 3))
+    landmarks = TensorSpec(LANDMARKS, "float32", ("batch", schema.num_points, 2))
+    return (image,), (landmarks, *([TensorSpec(CONFIDENCE, "float32", ("batch", schema.num_points))] if confidence else []))
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,6 @@ _CHECK_BAND, _SIGNATURE_BAND = (1.0, 4.0), (2.0, 6.0)
 # Unit vectors are rounded to integers of this scale: products of 256 of them stay exact in float32.
 _SIGNATURE_SCALE = 512
 _BLOCK_ROWS = 1024
-_RENDERED = "synthetic_"
 
 _REDUCED = {
     1: cv2.IMREAD_GRAYSCALE,
@@ -95,7 +94,7 @@ def duplicate_pairs(samples: Sequence[FaceSample]) -> list[tuple[int, int]]:
     Raises:
         DataError: an image is missing or cannot be decoded.
     """
-    indices = [index for index, sample in enumerate(samples) if not sample.photo_key.startswith(_RENDERED)]
+    indices = [index for index, sample in enumerate(samples) if not sample.rendered]
     patches = _patches([samples[index] for index in indices])
     return [
         (indices[first], indices[second])

@@ -20,6 +20,8 @@ from lmedge.schemas import LandmarkSchema
 # Labels this far outside the image, in parts of the face's extent, are kept and counted; beyond, the file is refused.
 MAX_OUTSIDE = 0.5
 VALIDATION_PART = 10
+# How the keys of rendered faces begin, wherever they are kept.
+RENDERED = "synthetic_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,11 @@ class FaceSample:
     def annotated_box(self) -> FaceBox:
         """The box the data set came with, else the extent of the points."""
         return next(iter(self.boxes.values()), None) or self.box()
+
+    @property
+    def rendered(self) -> bool:
+        """Whether the face was drawn and not photographed."""
+        return self.photo_key.startswith(RENDERED)
 
     def read_image(self) -> npt.NDArray[np.uint8]:
         """The picture, uint8 (H, W, 3) BGR.

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from lmedge.bundle import write_atomically
+from lmedge.bundle import CONFIDENCE, write_atomically
 from lmedge.errors import ExportError
 from lmedge.export.graph.cast_first import cast_first
-from lmedge.export.graph.compare import CONFIDENCE, INPUT, OPSET, OUTPUT, Pass, PassRecord, check_crops, check_step
+from lmedge.export.graph.compare import INPUT, OPSET, OUTPUT, Pass, PassRecord, check_crops, check_step
 from lmedge.export.graph.simplify import simplify
 from lmedge.export.graph.strip import strip
 

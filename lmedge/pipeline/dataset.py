@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from lmedge.data.augment import AugmentSpec, Canvas, MirroredPoints, make_canvas, random_view
 from lmedge.data.crops import labelled_crops
 from lmedge.data.samples import FaceSample, check_labels
+from lmedge.landmarks import FaceBox
 from lmedge.pipeline.joint import Frames, JointPoints
 from lmedge.preprocess import PreprocessSpec
 
@@ -68,13 +69,26 @@ class EpochOrder(Sampler[int]):
         return iter(rng.permutation(chosen).tolist())
 
 
-def load_canvases(samples: Sequence[FaceSample], spec: PreprocessSpec, progress: Progress | None = None) -> list[Canvas]:
-    """Reads every image once and keeps what training needs of it.
+def load_canvases(
+    samples: Sequence[FaceSample],
+    spec: PreprocessSpec,
+    progress: Progress | None = None,
+    *,
+    box_of: Callable[[FaceSample], FaceBox] = FaceSample.box,
+) -> list[Canvas]:
+    """Reads every image once and keeps what training needs of it; `box_of` says what a face is framed by.
 
     Raises:
         DataError: an image cannot be read, or a label lies far outside it.
     """
-    return _load(samples, spec, None, None, progress)
+    canvases = []
+    for done, sample in enumerate(samples, start=1):
+        image = sample.read_image()
+        check_labels(sample.points_px, (image.shape[0], image.shape[1]), sample.origin)
+        canvases.append(make_canvas(image, sample, spec, box_of(sample)))
+        if progress:
+            progress(done, len(samples), "reading training faces")
+    return canvases
 
 
 def load_joint_canvases(
@@ -89,7 +103,11 @@ def load_joint_canvases(
     Raises:
         DataError: see `load_canvases`.
     """
-    return _load(samples, spec, points, frames, progress)
+    canvases = load_canvases(samples, spec, progress, box_of=frames.box)
+    return [
+        replace(canvas, points_px=points.row(canvas.points_px, sample.schema))
+        for canvas, sample in zip(canvases, samples, strict=True)
+    ]
 
 
 def load_crops(samples: Sequence[FaceSample], spec: PreprocessSpec) -> tuple[Tensor, Tensor]:
@@ -100,25 +118,3 @@ def load_crops(samples: Sequence[FaceSample], spec: PreprocessSpec) -> tuple[Ten
     """
     crops, fractions = labelled_crops(samples, spec)
     return torch.from_numpy(crops), torch.from_numpy(fractions.astype(np.float32))
-
-
-def _load(
-    samples: Sequence[FaceSample],
-    spec: PreprocessSpec,
-    points: JointPoints | None,
-    frames: Frames | None,
-    progress: Progress | None,
-) -> list[Canvas]:
-    canvases = []
-    for done, sample in enumerate(samples, start=1):
-        image = sample.read_image()
-        check_labels(sample.points_px, (image.shape[0], image.shape[1]), sample.origin)
-        canvas = make_canvas(image, sample, spec, frames.box(sample) if frames else None)
-        if points is not None:
-            row = np.full((points.num_points, 2), np.nan, np.float32)
-            row[points.place_of(sample.schema)] = canvas.points_px
-            canvas = replace(canvas, points_px=row)
-        canvases.append(canvas)
-        if progress:
-            progress(done, len(samples), "reading training faces")
-    return canvases

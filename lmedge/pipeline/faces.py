@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,11 @@ class FaceIndex:
 
     @property
     def training(self) -> list[FaceSample]:
-        return [sample for sample, kind in self._own() if not self._validates(sample, kind)]
+        return self._sides[0]
 
     @property
     def validation(self) -> list[FaceSample]:
-        return [sample for sample, kind in self._own() if self._validates(sample, kind)]
+        return self._sides[1]
 
     @property
     def others(self) -> list[FaceSample]:
@@ -63,17 +64,22 @@ class FaceIndex:
         pairs = zip(self.samples, self.kinds, strict=True)
         return [s for s, k in pairs if s.schema != self.schema and (_is_rendered(s, k) or not is_validation(s.photo_key))]
 
-    def _own(self) -> list[tuple[FaceSample, str]]:
-        return [pair for pair in zip(self.samples, self.kinds, strict=True) if pair[0].schema == self.schema]
-
-    def _validates(self, sample: FaceSample, kind: str) -> bool:
-        only_rendered = all(_is_rendered(*pair) for pair in self._own())
-        return is_validation(sample.photo_key) and (not _is_rendered(sample, kind) or only_rendered)
+    @cached_property
+    def _sides(self) -> tuple[list[FaceSample], list[FaceSample]]:
+        """Faces of the exported point set for training and for validation."""
+        own = [pair for pair in zip(self.samples, self.kinds, strict=True) if pair[0].schema == self.schema]
+        only_rendered = all(_is_rendered(*pair) for pair in own)
+        training: list[FaceSample] = []
+        validation: list[FaceSample] = []
+        for sample, kind in own:
+            validates = is_validation(sample.photo_key) and (only_rendered or not _is_rendered(sample, kind))
+            (validation if validates else training).append(sample)
+        return training, validation
 
 
 def _is_rendered(sample: FaceSample, kind: str) -> bool:
-    # A crop cache may hold rendered faces too; their keys say so.
-    return kind == SYNTHETIC or sample.photo_key.startswith(f"{SYNTHETIC}_")
+    # A crop cache may hold rendered faces too.
+    return kind == SYNTHETIC or sample.rendered
 
 
 def source_root(source: Source, folder: Path, place: int = 0) -> Path:
@@ -105,15 +111,8 @@ def write_index(
         root = source_root(part.source, folder, place)
         packed = _PackedFaces(part.source.path) if part.source.kind == PACK else None
         for number, sample in enumerate(part.samples):
-            if packed is not None:
-                entry = _entry(sample, PACK, *packed.place_and_digest(sample))
-            else:
-                path = _stored_picture(sample, root, number)
-                try:
-                    sha256 = digest(path)
-                except OSError as error:
-                    raise DataError(f"{sample.origin}: cannot read the image {path}: {error.strerror or error}.") from error
-                entry = _entry(sample, part.source.kind, Path(os.path.relpath(path, root)).as_posix(), sha256)
+            found = packed.place_and_digest(sample) if packed else _place_and_digest(sample, root, number, digest)
+            entry = _entry(sample, part.source.kind, *found)
             # Which of several sources of one kind; paths of two folders may be equal.
             entry |= {"source": place} if place else {}
             entry |= {"schema": part.source.schema.name} if part.source.schema != exported else {}
@@ -150,6 +149,14 @@ class _PackedFaces:
     def place_and_digest(self, sample: FaceSample) -> tuple[str, str]:
         place = self._places[sample.origin]
         return str(place), self._pack.digests[place]
+
+
+def _place_and_digest(sample: FaceSample, root: Path, number: int, digest: Callable[[Path], str]) -> tuple[str, str]:
+    path = _stored_picture(sample, root, number)
+    try:
+        return Path(os.path.relpath(path, root)).as_posix(), digest(path)
+    except OSError as error:
+        raise DataError(f"{sample.origin}: cannot read the image {path}: {error.strerror or error}.") from error
 
 
 def _stored_picture(sample: FaceSample, root: Path, number: int) -> Path:

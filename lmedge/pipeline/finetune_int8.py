@@ -25,10 +25,11 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
+from lmedge.bundle import CONFIDENCE
 from lmedge.calibration.sensitivity import NetworkLoss
 from lmedge.data.augment import AugmentSpec, Canvas
 from lmedge.errors import AccuracyError, CalibrationError
-from lmedge.export.graph.compare import CONFIDENCE, OUTPUT
+from lmedge.export.graph.compare import OUTPUT
 from lmedge.export.graph.legalize_qdq import QUANTIZE
 from lmedge.export.graph.lint_qdq import lint_qdq
 from lmedge.pipeline.dataset import EpochOrder, Progress, TrainingFaces

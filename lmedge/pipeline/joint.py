@@ -58,6 +58,16 @@ class JointPoints:
             start += known.num_points
         raise SchemaError(f"The run has points of {', '.join(s.name for s in self.schemas)}; got a face of {schema.name}.")
 
+    def row(self, points: npt.NDArray[np.float32], schema: LandmarkSchema) -> npt.NDArray[np.float32]:
+        """The points (K, 2) of one schema in their place of (num_points, 2), all others unknown (NaN).
+
+        Raises:
+            SchemaError: see `place_of`.
+        """
+        row = np.full((self.num_points, 2), np.nan, np.float32)
+        row[self.place_of(schema)] = points
+        return row
+
 
 class Frames:
     """How faces of other schemas are framed: as those of the first one are.

@@ -40,11 +40,8 @@ class RunContext:
     @property
     def schema(self) -> LandmarkSchema:
         """The point set that is exported: the configured one, else that of the first source."""
-        named = {source.schema.name: source.schema for source in self.sources}
-        wanted = self.config.data.schema
-        return named.get(wanted) or next(
-            (s for s in named.values() if wanted and get_schema(wanted) == s), self.sources[0].schema
-        )
+        wanted = get_schema(self.config.data.schema) if self.config.data.schema else None
+        return wanted if wanted in [source.schema for source in self.sources] else self.sources[0].schema
 
     def file(self, stage: str, name: str) -> Path:
         return self.folder / stage / name

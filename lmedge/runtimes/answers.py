@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lmedge.bundle import CONFIDENCE, LANDMARKS
 from lmedge.runtimes.base import Runtime
-
-LANDMARKS, CONFIDENCE = "landmarks", "confidence"
 
 _MOST_AT_ONCE = 32
 

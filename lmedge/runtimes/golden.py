@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lmedge.bundle import CONFIDENCE
 from lmedge.errors import BundleFormatError, InputError
 from lmedge.landmarks import FaceBox
 from lmedge.preprocess import PreprocessSpec, crop_face
@@ -24,7 +25,7 @@ from lmedge.runtimes.answers import Answer, Answers
 _DTYPES = {
     "frames": np.uint8, "boxes_xyxy": np.float64, "crops": np.uint8, "fractions": np.float32, "points_px": np.float32,
 }  # fmt: skip
-_OPTIONAL = "confidence"
+_OPTIONAL = CONFIDENCE
 # The oldest time a zip can hold.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 

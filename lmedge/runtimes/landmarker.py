@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lmedge.bundle import Bundle
+from lmedge.bundle import CONFIDENCE, LANDMARKS, Bundle
 from lmedge.errors import InputError, LmedgeError
 from lmedge.landmarks import FaceBox, Landmarks
 from lmedge.preprocess import REFERENCE, PreprocessSpec, check_box_in_image, check_image, crop_transform, warp
@@ -98,13 +98,13 @@ class FaceLandmarker:
         transform = crop_transform(box, self.spec)
         crop = warp(image_bgr, transform, self.spec.border_value)
         results = self.runtime.infer({self._input: crop[None]})
-        fractions = results["landmarks"][0]
+        fractions = results[LANDMARKS][0]
         if not np.isfinite(fractions).all():
             raise LmedgeError(
                 f"{self.runtime.name} answered NaN or infinity for {self.runtime.artifact.path}. "
                 f"Check the bundle on this machine: lmedge verify {self.bundle.root} --backend {self.runtime.name}"
             )
-        confidence = results.get("confidence")
+        confidence = results.get(CONFIDENCE)
         points_px = transform.from_fractions(fractions).astype(np.float32)
         return Landmarks(points_px, self.schema, box, None if confidence is None else confidence[0])
 

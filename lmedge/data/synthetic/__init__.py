@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lmedge.data.samples import FaceSample
+from lmedge.data.samples import RENDERED, FaceSample
 from lmedge.data.synthetic.camera import HeadPose
 from lmedge.data.synthetic.face import OCCLUDERS, Scene, SyntheticFace, render_face
 from lmedge.data.synthetic.features import Gaze
@@ -50,6 +50,6 @@ def render_faces(count: int, schema: LandmarkSchema, *, seed: int = 0, size_px: 
             points_px=face.points(schema),
             schema=schema,
             subset=face.occluders if face.lighting == ORDINARY else (*face.occluders, face.lighting),
-            photo_key=f"synthetic_{seed}_{i}",
+            photo_key=f"{RENDERED}{seed}_{i}",
             origin=f"synthetic face {i} of seed {seed}",
         )

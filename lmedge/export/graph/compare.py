@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from lmedge.bundle import IMAGE, LANDMARKS
 from lmedge.errors import BackendUnavailableError, ExportError, InputError
 from lmedge.runtimes.onnxruntime import import_onnxruntime
 
 # The newest that ONNX Runtime 1.23 reads, the last release for Python 3.10, is IR 11 and opset 23.
 IR_VERSION = 10
 OPSET = 20
-INPUT, OUTPUT, CONFIDENCE = "image", "landmarks", "confidence"
+INPUT, OUTPUT = IMAGE, LANDMARKS
 
 # Crops per call: bounds the memory of a comparison, whatever the number of crops.
 _BATCH = 16

@@ -3,6 +3,8 @@ what a trunk gives to a head."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from lmedge.errors import ConfigError
@@ -24,6 +26,30 @@ class Trunk(nn.Module):
     channels: tuple[int, int, int]
 
 
+class ChainedTrunk(Trunk):
+    """A trunk whose blocks run one after the other.
+
+    Attributes:
+        last: the last blocks of strides 8, 16 and 32, whose features are given.
+    """
+
+    last: tuple[int, int, int]
+
+    def __init__(self, blocks: Sequence[nn.Module], channels: Sequence[int]) -> None:
+        """`channels`: what each block gives."""
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+        self.channels = (channels[self.last[0]], channels[self.last[1]], channels[self.last[2]])
+
+    def forward(self, x: Tensor) -> Features:
+        kept = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.last:
+                kept.append(x)
+        return kept[0], kept[1], kept[2]
+
+
 def activation(name: str) -> nn.Module:
     """An in-place activation by name; in place because training is bound by memory traffic."""
     if name not in ACTIVATIONS:
@@ -35,16 +61,6 @@ def round_channels(channels: float, divisor: int = 8) -> int:
     """Channels as a multiple of 8, at most 10 % below the wish (Sandler et al., MobileNetV2, reference implementation)."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
-
-
-def taps(blocks: nn.Sequential, last: tuple[int, int, int], x: Tensor) -> Features:
-    """Runs the blocks in order and keeps what the three named ones give."""
-    kept = []
-    for index, block in enumerate(blocks):
-        x = block(x)
-        if index in last:
-            kept.append(x)
-    return kept[0], kept[1], kept[2]
 
 
 def halve() -> nn.Module:

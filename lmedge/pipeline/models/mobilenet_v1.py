@@ -6,9 +6,9 @@ The pooling and the classifier are left out, as in `mobilenet_v2`.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
-from lmedge.pipeline.models.blocks import ConvNormAct, Features, Trunk, round_channels, taps
+from lmedge.pipeline.models.blocks import ChainedTrunk, ConvNormAct, round_channels
 
 # channels, stride (table 1 of the paper; its last block is printed with stride 2, but keeps the size, as its output shows)
 _LAYOUT = (
@@ -16,13 +16,13 @@ _LAYOUT = (
     (1024, 1),
 )  # fmt: skip
 _STEM_CHANNELS = 32
-# The last blocks of strides 8, 16 and 32; block 0 is the stem.
-_LAST = (5, 11, 13)
 
 
-class MobileNetV1(Trunk):
+class MobileNetV1(ChainedTrunk):
+    # The last blocks of strides 8, 16 and 32; block 0 is the stem.
+    last = (5, 11, 13)
+
     def __init__(self, width: float = 1.0, act: str = "relu") -> None:
-        super().__init__()
         channels = round_channels(_STEM_CHANNELS * width)
         blocks: list[nn.Module] = [ConvNormAct(3, channels, 3, 2, act=act)]
         every = [channels]
@@ -31,11 +31,7 @@ class MobileNetV1(Trunk):
             blocks.append(_separable(channels, outputs, stride, act))
             channels = outputs
             every.append(channels)
-        self.blocks = nn.Sequential(*blocks)
-        self.channels = (every[_LAST[0]], every[_LAST[1]], every[_LAST[2]])
-
-    def forward(self, x: Tensor) -> Features:
-        return taps(self.blocks, _LAST, x)
+        super().__init__(blocks, every)
 
 
 def _separable(inputs: int, outputs: int, stride: int, act: str) -> nn.Sequential:

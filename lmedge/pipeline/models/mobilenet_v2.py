@@ -6,20 +6,20 @@ is, is what pooling throws away.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
-from lmedge.pipeline.models.blocks import ConvNormAct, Features, InvertedResidual, Trunk, round_channels, taps
+from lmedge.pipeline.models.blocks import ChainedTrunk, ConvNormAct, InvertedResidual, round_channels
 
 # expansion, channels, repeats, stride of the first (table 2 of the paper)
 _LAYOUT = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 _STEM_CHANNELS = 32
-# The last blocks of strides 8, 16 and 32.
-_LAST = (6, 13, 17)
 
 
-class MobileNetV2(Trunk):
+class MobileNetV2(ChainedTrunk):
+    # The last blocks of strides 8, 16 and 32.
+    last = (6, 13, 17)
+
     def __init__(self, width: float = 1.0, act: str = "relu") -> None:
-        super().__init__()
         channels = round_channels(_STEM_CHANNELS * width)
         blocks: list[nn.Module] = [ConvNormAct(3, channels, 3, 2, act=act)]
         every = [channels]
@@ -29,8 +29,4 @@ class MobileNetV2(Trunk):
                 blocks.append(InvertedResidual(channels, outputs, stride if repeat == 0 else 1, expansion, act))
                 channels = outputs
                 every.append(channels)
-        self.blocks = nn.Sequential(*blocks)
-        self.channels = (every[_LAST[0]], every[_LAST[1]], every[_LAST[2]])
-
-    def forward(self, x: Tensor) -> Features:
-        return taps(self.blocks, _LAST, x)
+        super().__init__(blocks, every)

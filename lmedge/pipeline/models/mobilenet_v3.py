@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lmedge.pipeline.models.blocks import ConvNormAct, Features, SqueezeExcite, Trunk, round_channels, taps
+from lmedge.pipeline.models.blocks import ChainedTrunk, ConvNormAct, SqueezeExcite, round_channels
 
 # kernel, expanded channels, channels, squeeze-and-excite, h-swish, stride (tables 1 and 2 of the paper)
 _LARGE = (
@@ -29,13 +29,12 @@ _STEM_CHANNELS = 16
 _BOUNDED = "relu6"
 
 
-class MobileNetV3(Trunk):
+class MobileNetV3(ChainedTrunk):
     layout: tuple[tuple[int, int, int, bool, bool, int], ...]
     # The last blocks of these strides; block 0 is the stem.
     last: tuple[int, int, int]
 
     def __init__(self, width: float = 1.0, act: str = "hardswish") -> None:
-        super().__init__()
         channels = round_channels(_STEM_CHANNELS * width)
         blocks: list[nn.Module] = [ConvNormAct(3, channels, 3, 2, act=act)]
         every = [channels]
@@ -47,11 +46,7 @@ class MobileNetV3(Trunk):
             )
             channels = outputs
             every.append(channels)
-        self.blocks = nn.Sequential(*blocks)
-        self.channels = (every[self.last[0]], every[self.last[1]], every[self.last[2]])
-
-    def forward(self, x: Tensor) -> Features:
-        return taps(self.blocks, self.last, x)
+        super().__init__(blocks, every)
 
 
 class MobileNetV3Large(MobileNetV3):

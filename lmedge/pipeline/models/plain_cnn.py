@@ -8,20 +8,20 @@ apart. It is what the networks for mobile devices are measured against.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
-from lmedge.pipeline.models.blocks import ConvNormAct, Features, Trunk, halve, round_channels, taps
+from lmedge.pipeline.models.blocks import ChainedTrunk, ConvNormAct, halve, round_channels
 
 # convolutions, channels; each stack works at half the size of the one before. At width 1.0 the parameters and the work are
 # those of a small mobile network.
 _STACKS = ((1, 16), (1, 32), (2, 64), (2, 96), (2, 128), (2, 256))
-# The stacks of strides 8, 16 and 32.
-_LAST = (3, 4, 5)
 
 
-class PlainCnn(Trunk):
+class PlainCnn(ChainedTrunk):
+    # The stacks of strides 8, 16 and 32.
+    last = (3, 4, 5)
+
     def __init__(self, width: float = 1.0, act: str = "relu") -> None:
-        super().__init__()
         channels, stacks, every = 3, [], []
         for number, (convolutions, wanted) in enumerate(_STACKS):
             outputs = round_channels(wanted * width)
@@ -31,8 +31,4 @@ class PlainCnn(Trunk):
                 channels = outputs
             stacks.append(nn.Sequential(*layers))
             every.append(channels)
-        self.blocks = nn.Sequential(*stacks)
-        self.channels = (every[_LAST[0]], every[_LAST[1]], every[_LAST[2]])
-
-    def forward(self, x: Tensor) -> Features:
-        return taps(self.blocks, _LAST, x)
+        super().__init__(stacks, every)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lmedge.pipeline.models.blocks import ConvNormAct, Features, Trunk, activation, halve, round_channels, taps
+from lmedge.pipeline.models.blocks import ChainedTrunk, ConvNormAct, activation, halve, round_channels
 
 # channels, stride of the first block; two blocks each (table 1 of the paper, 18 layers)
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 _STEM_CHANNELS = 64
-# The stages of strides 8, 16 and 32; the stem and its pooling come first.
-_LAST = (3, 4, 5)
 
 
-class ResNet18(Trunk):
+class ResNet18(ChainedTrunk):
+    # The stages of strides 8, 16 and 32; the stem and its pooling come first.
+    last = (3, 4, 5)
+
     def __init__(self, width: float = 1.0, act: str = "relu") -> None:
-        super().__init__()
         channels = round_channels(_STEM_CHANNELS * width)
         parts: list[nn.Module] = [ConvNormAct(3, channels, 7, 2, act=act), halve()]
         every = [channels, channels]
@@ -28,11 +28,7 @@ class ResNet18(Trunk):
             parts.append(nn.Sequential(BasicBlock(channels, outputs, stride, act), BasicBlock(outputs, outputs, 1, act)))
             channels = outputs
             every.append(channels)
-        self.blocks = nn.Sequential(*parts)
-        self.channels = (every[_LAST[0]], every[_LAST[1]], every[_LAST[2]])
-
-    def forward(self, x: Tensor) -> Features:
-        return taps(self.blocks, _LAST, x)
+        super().__init__(parts, every)
 
 
 class BasicBlock(nn.Module):
