@@ -34,9 +34,9 @@ from lmedge.calibration.sensitivity import Judge
 from lmedge.data.crops import labelled_crops
 from lmedge.export.graph.compare import INPUT, OUTPUT, run_onnx
 from lmedge.metrics import nme, upper_bound
-from lmedge.pipeline import run_files
 from lmedge.pipeline.build import make_context
-from lmedge.pipeline.config import config_from
+from lmedge.pipeline.configuration.config import config_from
+from lmedge.pipeline.runs import run_files
 from lmedge.runtimes.telemetry import telemetry_off
 from lmedge.schemas import LandmarkSchema
 

@@ -32,15 +32,15 @@ from lmedge.data.augment import AugmentSpec, Canvas, make_canvas, random_view
 from lmedge.data.duplicates import share_keys_of_duplicates
 from lmedge.data.samples import FaceSample, split_samples
 from lmedge.data.sources import parse_source, read_sources
-from lmedge.pipeline import train as training
-from lmedge.pipeline.dataset import TrainingFaces
-from lmedge.pipeline.joint import JointPoints
-from lmedge.pipeline.memory import keep_freed_memory
+from lmedge.pipeline.configuration.options import TrainOptions
 from lmedge.pipeline.models import Architecture, TrainedNetwork, build_network
-from lmedge.pipeline.objective import Objective
-from lmedge.pipeline.optimisation import make_optimizer
-from lmedge.pipeline.options import TrainOptions
-from lmedge.pipeline.training_state import EpochRecord
+from lmedge.pipeline.training import train as training
+from lmedge.pipeline.training.dataset import TrainingFaces
+from lmedge.pipeline.training.joint import JointPoints
+from lmedge.pipeline.training.memory import keep_freed_memory
+from lmedge.pipeline.training.objective import Objective
+from lmedge.pipeline.training.optimisation import make_optimizer
+from lmedge.pipeline.training.state import EpochRecord
 from lmedge.preprocess import PreprocessSpec
 
 INPUT_PX = 112

@@ -100,7 +100,7 @@ def test_a_device_module_imports_without_engines_and_build_tools(
 
 def test_a_module_that_needs_torch_is_caught() -> None:
     """The check above can fail."""
-    failure, asked = try_each(["lmedge.pipeline.losses"])["lmedge.pipeline.losses"]
+    failure, asked = try_each(["lmedge.pipeline.training.losses"])["lmedge.pipeline.training.losses"]
     assert "ModuleNotFoundError: blocked: torch" in failure
     assert asked == ["torch"]
 
@@ -122,6 +122,6 @@ print(status.reason + "|" + status.extra)
 
 def test_stages_are_planned_without_torch() -> None:
     """`lmedge build --plan` and a rebuild with nothing to do are quick because no stage's tools are loaded."""
-    failure, asked = try_each(["lmedge.pipeline.stages"])["lmedge.pipeline.stages"]
+    failure, asked = try_each(["lmedge.pipeline.runs.stages"])["lmedge.pipeline.runs.stages"]
     assert failure == ""
     assert asked == []

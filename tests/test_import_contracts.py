@@ -19,14 +19,19 @@ MUTANTS = {
         "import lmedge.export.pack",
         "Imports point down",
     ),
-    "a schema that reads landmarks": ("schemas.py", "import lmedge.landmarks", "Imports point down"),
+    "a schema that reads landmarks": ("schemas/schema.py", "import lmedge.landmarks", "Imports point down"),
     "a bundle that reads data sets": ("bundle/manifest.py", "import lmedge.data.samples", "Imports point down"),
     "torch two modules below the device": ("metrics.py", "import torch", "The device reaches no torch"),
     "torch inside a function": ("runtimes/parity.py", "def hidden() -> None:\n    import torch", "The device reaches no torch"),
     "torch in the command line": ("cli/__init__.py", "import torch", "torch is imported by training"),
-    "torch in the stages": ("pipeline/stages.py", "import torch", "torch is imported by training"),
+    "torch in the stages": ("pipeline/runs/stages.py", "import torch", "torch is imported by training"),
     "onnx in the bundle": ("bundle/manifest.py", "import onnx", "onnx is imported by export"),
-    "onnx in training": ("pipeline/train.py", "import onnx", "onnx is imported by export"),
+    "onnx in training": ("pipeline/training/train.py", "import onnx", "onnx is imported by export"),
+    "a run folder that reads the report": (
+        "pipeline/runs/lock.py",
+        "import lmedge.pipeline.reporting.charts",
+        "Inside the pipeline, imports point down",
+    ),
     "a new module without a layer": ("helpers.py", "", "Imports point down"),
 }
 

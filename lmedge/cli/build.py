@@ -128,7 +128,7 @@ def _context(
 ) -> Any:
     _require_build_extra()
     from lmedge.pipeline.build import make_context
-    from lmedge.pipeline.config import load_config
+    from lmedge.pipeline.configuration.config import load_config
 
     overrides: dict[str, Any] = {**(more or {})}
     if target:
@@ -149,7 +149,7 @@ def context_of(run: Path, target: list[str] | None, settings: list[str] | None, 
     import json
 
     from lmedge.pipeline.build import make_context
-    from lmedge.pipeline.config import apply_settings, config_from, merge_documents
+    from lmedge.pipeline.configuration.config import apply_settings, config_from, merge_documents
 
     file = run / CONFIG_COPY
     if not file.is_file():
@@ -180,7 +180,7 @@ def run_until(context: Any, until: str | None, as_json: bool) -> Any:
 
     from lmedge.bundle import write_atomically
     from lmedge.pipeline.build import build as run_build
-    from lmedge.pipeline.processes import is_helper
+    from lmedge.pipeline.training.processes import is_helper
 
     if is_helper():
         run_build(context, until=until)

@@ -115,7 +115,7 @@ def _check_target(target: Sequence[str] | None, bundle: Path) -> None:
 
 def _compile_run(run: Path, target: list[str] | None, settings: list[str] | None, as_json: bool) -> None:
     context = context_of(run, target, settings)
-    from lmedge.pipeline.outcome import missing_engine
+    from lmedge.pipeline.reporting.outcome import missing_engine
 
     # Engines are made of files that have passed their gates, so with a GPU the stages up to them run too.
     with_engines = TENSORRT in context.config.targets and missing_engine(context) is None

@@ -48,7 +48,7 @@ def bound_settings(max_nme_loss: float | None, min_speedup: float | None, sensit
 
 def read_layers(run: Path) -> dict[str, Any]:
     """What the quantize stage found out about layers, by dialect."""
-    from lmedge.pipeline.run_files import LAYERS
+    from lmedge.pipeline.runs.run_files import LAYERS
 
     document: dict[str, Any] = json.loads((run / "quantize" / LAYERS).read_text(encoding="utf-8"))
     return document

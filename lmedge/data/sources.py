@@ -77,11 +77,17 @@ def source_files(source: Source) -> list[Path]:
     return KINDS[source.kind].files(source.path, source.schema)
 
 
-def expand_sources(sources: Sequence[Source]) -> list[Source]:
-    """The sources with each folder of kind `mixed` replaced by what was found in it."""
-    from lmedge.data.mixed import mixed_parts
+def expand_sources(sources: Sequence[Source], *, other_points: bool = False) -> list[Source]:
+    """The sources with each folder of kind `mixed` replaced by what was found in it: faces of its schema, and with
+    `other_points` those of all others behind them."""
+    from lmedge.data.mixed import find_sources
 
-    return [part for s in sources for part in (mixed_parts(s.path, s.schema) if s.kind == "mixed" else [s])]
+    expanded: list[Source] = []
+    for source in sources:
+        found = find_sources(source.path) if source.kind == "mixed" else [source]
+        expanded += [part for part in found if part.schema == source.schema]
+        expanded += [part for part in found if part.schema != source.schema and other_points]
+    return expanded
 
 
 def source_terms(sources: Sequence[Source]) -> list[dict[str, str]]:

@@ -10,16 +10,16 @@ from typing import Any
 from lmedge.bundle import write_atomically
 from lmedge.data.sources import KINDS, Source, expand_sources, parse_source
 from lmedge.errors import BackendUnavailableError, ConfigError, LmedgeError
-from lmedge.pipeline import run_files
-from lmedge.pipeline.faces import SYNTHETIC
-from lmedge.pipeline.findings import loss_notes, speed_notes
-from lmedge.pipeline.lock import Lock
-from lmedge.pipeline.options import RunConfig
-from lmedge.pipeline.outcome import failure, missed_bounds, missing_engine
-from lmedge.pipeline.processes import is_helper
+from lmedge.pipeline.configuration.options import RunConfig
+from lmedge.pipeline.reporting.findings import loss_notes, speed_notes
+from lmedge.pipeline.reporting.outcome import failure, missed_bounds, missing_engine
+from lmedge.pipeline.reporting.summary import summary_rows
+from lmedge.pipeline.runs import run_files
+from lmedge.pipeline.runs.faces import SYNTHETIC
+from lmedge.pipeline.runs.lock import Lock
+from lmedge.pipeline.runs.stages import PlannedStage, Progress, RunContext, help_stages, plan, run_stages
 from lmedge.pipeline.stage_table import STAGES
-from lmedge.pipeline.stages import PlannedStage, Progress, RunContext, help_stages, plan, run_stages
-from lmedge.pipeline.summary import summary_rows
+from lmedge.pipeline.training.processes import is_helper
 from lmedge.runtimes import find_runtime
 from lmedge.schemas import LandmarkSchema, get_schema
 
@@ -63,9 +63,10 @@ def make_context(config: RunConfig, folder: Path, progress: Progress | None = No
         ConfigError: a configuration that contradicts itself.
     """
     schema = get_schema(config.data.schema) if config.data.schema else None
-    sources = expand_sources(_parse_sources(config.data.sources, schema))
+    sources = expand_sources(_parse_sources(config.data.sources, schema), other_points=True)
     _check_sources(sources)
-    init, teacher = _find_checkpoint("--init", config.init), _find_checkpoint("train.teacher", config.train.teacher)
+    init = _find_checkpoint("--init", config.init, folder)
+    teacher = _find_checkpoint("train.teacher", config.train.teacher, folder)
     return RunContext(folder, config, sources, Lock.read(folder), init, teacher, progress)
 
 
@@ -155,13 +156,19 @@ def _check_sources(sources: Sequence[Source]) -> None:
         raise ConfigError(f"A source is given twice: {', '.join(map(str, sources))}. Give each once.")
 
 
-def _find_checkpoint(option: str, text: str) -> Path | None:
+def _find_checkpoint(option: str, text: str, folder: Path) -> Path | None:
+    """The checkpoint that was named, in any other folder than the run's own, which training replaces."""
     if not text:
         return None
     path = Path(text)
     places = (path / "best.pt", path / "train" / "best.pt", path.parent / "train" / "best.pt") if path.is_dir() else (path,)
     for candidate in places:
         if candidate.is_file():
+            if candidate.resolve().is_relative_to(folder.resolve()):
+                raise ConfigError(
+                    f"{option} {text}: this run would replace {candidate} by what it trains from it. Give the run another "
+                    f"folder (--out {folder}-2)."
+                )
             return candidate
     raise ConfigError(
         f"{option} {text}: no checkpoint there. Give a best.pt, a run folder (runs/NAME), or its bundle (runs/NAME/bundle)."

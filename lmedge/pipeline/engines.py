@@ -19,8 +19,8 @@ from lmedge.export.compile_tensorrt import FOLDER
 from lmedge.export.kept_timings import timings_path
 from lmedge.export.race_outcome import FailedEngine
 from lmedge.export.race_tensorrt import find_machine, onnx_sources, race
-from lmedge.pipeline import run_files
-from lmedge.pipeline.stages import RunContext
+from lmedge.pipeline.runs import run_files
+from lmedge.pipeline.runs.stages import RunContext
 from lmedge.reports import ParityReport
 from lmedge.runtimes.tensorrt_machine import TensorRtProbe, probe_tensorrt
 

@@ -25,9 +25,9 @@ from lmedge.data.samples import FaceSample
 from lmedge.errors import CalibrationError, ExportError
 from lmedge.export.graph.to_fp16 import write_fp16_int8
 from lmedge.export.pack import VARIANTS, X86_DIALECT, onnx_name, photo_digest
-from lmedge.pipeline import run_files
-from lmedge.pipeline.options import QuantizeOptions
-from lmedge.pipeline.stages import RunContext
+from lmedge.pipeline.configuration.options import QuantizeOptions
+from lmedge.pipeline.runs import run_files
+from lmedge.pipeline.runs.stages import RunContext
 
 if TYPE_CHECKING:
     import onnx
@@ -169,8 +169,8 @@ def _finetuned(
     context: RunContext,
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The int8 network trained on to answer more like the float one, on the training faces that do not judge it."""
-    from lmedge.pipeline.dataset import load_canvases
-    from lmedge.pipeline.finetune_int8 import FinetuneOptions, finetune_int8
+    from lmedge.pipeline.finetuning.finetune_int8 import FinetuneOptions, finetune_int8
+    from lmedge.pipeline.training.dataset import load_canvases
 
     faces, spec = run_files.read_faces(context), run_files.read_network(context).preprocess
     judging = set(others.photo_digests)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lmedge.export.pack import OPENVINO_VARIANTS, VARIANTS, ir_name, onnx_name
-from lmedge.pipeline import engines, run_files, steps
-from lmedge.pipeline.commands import portable
-from lmedge.pipeline.network import NETWORK
-from lmedge.pipeline.options import RunConfig
-from lmedge.pipeline.stages import RunContext, Stage, index_input, source_inputs
+from lmedge.pipeline import engines, steps
+from lmedge.pipeline.configuration.options import RunConfig
+from lmedge.pipeline.reporting.commands import portable
+from lmedge.pipeline.runs import run_files
+from lmedge.pipeline.runs.network import NETWORK
+from lmedge.pipeline.runs.stages import RunContext, Stage, index_input, source_inputs
 
 # The quantize stage does not write it where half precision moves the network too far.
 _MAY_BE_LEFT_OUT = onnx_name(VARIANTS[4])
@@ -30,12 +31,12 @@ def _train_inputs(context: RunContext) -> dict[str, Path]:
 
 
 def _train_options(context: RunContext) -> dict[str, Any]:
-    """What decides the weights: a teacher counts by its bytes, not by where they lie, and who makes the views does not
-    count."""
+    """What decides the weights: a teacher counts by its bytes, not by where they lie. Who makes the views does not count, nor
+    how many threads add up: that moves the last bits only, and a run has to go on on another machine."""
     config = context.config
     options: dict[str, Any] = {"crop": config.crop, "model": config.model, "augment": config.augment}
     others = {"others": config.data.others} if len({source.schema.name for source in context.sources}) > 1 else {}
-    return {**options, "train": replace(config.train, teacher="", workers=0), **others}
+    return {**options, "train": replace(config.train, teacher="", threads=0, workers=0), **others}
 
 
 def _network_inputs(context: RunContext) -> dict[str, Path]:

@@ -20,12 +20,12 @@ from lmedge.data.samples import FaceSample
 from lmedge.data.sources import check_sources, read_sources, source_terms
 from lmedge.errors import DataError
 from lmedge.export.pack import OPENVINO_VARIANTS, VARIANTS, ir_name, onnx_name, photo_digest
-from lmedge.pipeline import run_files
 from lmedge.pipeline.engines import kept_engines, read_engines
-from lmedge.pipeline.faces import SYNTHETIC, SourceFaces, with_detector_boxes, write_index
-from lmedge.pipeline.network import NetworkFacts
-from lmedge.pipeline.processes import is_helper
-from lmedge.pipeline.stages import RunContext
+from lmedge.pipeline.runs import run_files
+from lmedge.pipeline.runs.faces import SYNTHETIC, SourceFaces, with_detector_boxes, write_index
+from lmedge.pipeline.runs.network import NetworkFacts
+from lmedge.pipeline.runs.stages import RunContext
+from lmedge.pipeline.training.processes import is_helper
 from lmedge.preprocess import REFERENCE, BoxFit, PreprocessSpec, fit_boxes
 from lmedge.reports import LatencyReport, ParityReport
 from lmedge.runtimes.answers import Answer, all_answers
@@ -61,9 +61,9 @@ def index_faces(context: RunContext, folder: Path) -> None:
 
 def train_network(context: RunContext, folder: Path) -> None:
     """`faces.json` → `best.pt`, `last.pt`, `model.pt2`, `network.json`."""
-    from lmedge.pipeline.checkpoint import Checkpoint
     from lmedge.pipeline.models import Architecture
-    from lmedge.pipeline.train import train
+    from lmedge.pipeline.training.checkpoint import Checkpoint
+    from lmedge.pipeline.training.train import train
 
     faces, config = run_files.read_faces(context), context.config
     training, validation = faces.training, faces.validation
@@ -222,7 +222,7 @@ def pack_bundle(context: RunContext, folder: Path) -> None:
 
 def write_report(context: RunContext, folder: Path) -> None:
     """`report.html`, of everything above."""
-    from lmedge.pipeline.report import render_report
+    from lmedge.pipeline.reporting.report import render_report
 
     write_atomically(folder / "report.html", render_report(context))
 

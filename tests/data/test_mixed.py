@@ -115,6 +115,13 @@ def test_a_mixed_folder_stands_for_its_parts(folder: Path) -> None:
     assert {face.image for face in read_sources([source]) if isinstance(face.image, Path)} < set(files)
 
 
+def test_faces_of_other_points_follow_where_they_help(folder: Path) -> None:
+    source = parse_source(f"mixed:{folder}", MMLAB_5)
+    own, everything = expand_sources([source]), expand_sources([source], other_points=True)
+    assert everything[: len(own)] == own
+    assert sorted(map(str, everything)) == sorted(map(str, find_sources(folder)))
+
+
 def test_labels_and_images_in_two_folders_of_one_database_are_one_source(tmp_path: Path) -> None:
     test_ibug.write_pts(tmp_path / "xm2vts/landmarks/000_1_1.pts", test_ibug.LINES)
     write_image(tmp_path / "xm2vts/images/000_1_1.ppm", textured_image(0))

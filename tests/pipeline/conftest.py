@@ -40,6 +40,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def without_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the export at the end of a run, which takes longer than the training here."""
-    from lmedge.pipeline import train as train_module
+    from lmedge.pipeline.training import train as train_module
 
     monkeypatch.setattr(train_module, "export_program", lambda *_: None)

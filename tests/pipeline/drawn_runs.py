@@ -10,11 +10,11 @@ import torch
 
 from lmedge.data.augment import AugmentSpec
 from lmedge.data.samples import FaceSample
-from lmedge.pipeline.checkpoint import Checkpoint
+from lmedge.pipeline.configuration.options import TrainOptions
 from lmedge.pipeline.models import Architecture, build_network
-from lmedge.pipeline.options import TrainOptions
-from lmedge.pipeline.train import train
-from lmedge.pipeline.training_state import EpochRecord
+from lmedge.pipeline.training.checkpoint import Checkpoint
+from lmedge.pipeline.training.state import EpochRecord
+from lmedge.pipeline.training.train import train
 from lmedge.preprocess import PreprocessSpec
 from lmedge.schemas import IBUG_68, MMLAB_5, LandmarkSchema
 from tests.data.faces import points_of, sample_of, textured_image

@@ -16,8 +16,8 @@ from onnx import numpy_helper, parser  # noqa: E402
 
 from lmedge.calibration.place_qdq import DIALECTS  # noqa: E402
 from lmedge.export.graph.compare import LITERAL, run_onnx  # noqa: E402
-from lmedge.pipeline.dataset import load_crops  # noqa: E402
-from lmedge.pipeline.graph_module import GraphModule  # noqa: E402
+from lmedge.pipeline.finetuning.graph_module import GraphModule  # noqa: E402
+from lmedge.pipeline.training.dataset import load_crops  # noqa: E402
 from tests.export.networks import CROP_PX  # noqa: E402
 from tests.pipeline.drawn_faces import drawn_faces  # noqa: E402
 from tests.pipeline.int8_networks import NETWORKS, SPEC  # noqa: E402

@@ -15,12 +15,12 @@ from torch import nn
 from lmedge.calibration.place_qdq import DIALECTS
 from lmedge.calibration.recipe import Recipe, prepare
 from lmedge.export.torch_to_onnx import export_onnx
-from lmedge.pipeline.dataset import load_crops
 from lmedge.pipeline.models import _HEADS, DeployedNetwork, LandmarkNetwork
 from lmedge.pipeline.models.heads import FlattenHead, HeadPlan
 from lmedge.pipeline.models.integral import IntegralHead
 from lmedge.pipeline.models.mobilenet_v3 import MobileNetV3
 from lmedge.pipeline.models.plain_cnn import PlainCnn
+from lmedge.pipeline.training.dataset import load_crops
 from lmedge.preprocess import PreprocessSpec
 from tests.export.networks import CROP_PX, POINTS, save_program, stand_in
 from tests.pipeline.drawn_faces import drawn_faces

@@ -15,12 +15,13 @@ from lmedge.data.csv import write_csv
 from lmedge.data.samples import FaceSample, is_validation
 from lmedge.data.sources import parse_source
 from lmedge.export.pack import VARIANTS, onnx_name, photo_digest
-from lmedge.pipeline import run_files, steps
+from lmedge.pipeline import steps
+from lmedge.pipeline.configuration.options import DataOptions, RunConfig
 from lmedge.pipeline.engines import ENGINES, OPINION
-from lmedge.pipeline.lock import Lock
-from lmedge.pipeline.network import NetworkFacts
-from lmedge.pipeline.options import DataOptions, RunConfig
-from lmedge.pipeline.stages import RunContext
+from lmedge.pipeline.runs import run_files
+from lmedge.pipeline.runs.lock import Lock
+from lmedge.pipeline.runs.network import NetworkFacts
+from lmedge.pipeline.runs.stages import RunContext
 from lmedge.reports import CalibrationRecord, GateResult, LatencyReport, ParityReport
 from lmedge.runtimes.gates import GateLimits
 from tests.bundles import SCHEMA, SPEC, tiny_onnx

@@ -20,8 +20,8 @@ from unittest.mock import patch
 from lmedge.bundle import Bundle, file_digest
 from lmedge.pipeline import build as build_module
 from lmedge.pipeline.build import BuildResult, build, make_context
-from lmedge.pipeline.config import load_config
-from lmedge.pipeline.stages import RunContext, Stage
+from lmedge.pipeline.configuration.config import load_config
+from lmedge.pipeline.runs.stages import RunContext, Stage
 from lmedge.runtimes.gates import GateLimits
 
 # One epoch teaches nothing, so the gates on accuracy are open; those on float engines are the usual ones.

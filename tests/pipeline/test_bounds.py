@@ -15,11 +15,11 @@ from lmedge.calibration.bound import path_sizes
 from lmedge.errors import AccuracyError
 from lmedge.export.pack import keep_passing
 from lmedge.pipeline import build as build_module
-from lmedge.pipeline import run_files
 from lmedge.pipeline.build import build
-from lmedge.pipeline.lock import Lock
-from lmedge.pipeline.outcome import failure, missed_bounds
-from lmedge.pipeline.stages import PlannedStage, RunContext
+from lmedge.pipeline.reporting.outcome import failure, missed_bounds
+from lmedge.pipeline.runs import run_files
+from lmedge.pipeline.runs.lock import Lock
+from lmedge.pipeline.runs.stages import PlannedStage, RunContext
 from tests.cli.command import DONE, GATE_FAILED, lmedge
 from tests.pipeline import runs
 from tests.pipeline.small_run import write_config

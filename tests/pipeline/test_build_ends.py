@@ -12,9 +12,9 @@ import pytest
 from lmedge.bundle import MANIFEST, Bundle
 from lmedge.errors import SchemaError
 from lmedge.pipeline.build import make_context
-from lmedge.pipeline.config import config_from
-from lmedge.pipeline.run_files import CALIBRATION
-from lmedge.pipeline.stages import RunContext
+from lmedge.pipeline.configuration.config import config_from
+from lmedge.pipeline.runs.run_files import CALIBRATION
+from lmedge.pipeline.runs.stages import RunContext
 from lmedge.runtimes.verify import verify_bundle
 from tests.cli.command import DONE, ERROR, GATE_FAILED, UNAVAILABLE, lmedge
 from tests.pipeline import small_run

@@ -14,8 +14,8 @@ import pytest
 from lmedge.bundle import Bundle, file_digest
 from lmedge.calibration import checks, images
 from lmedge.export.pack import photo_digest
-from lmedge.pipeline import run_files
-from lmedge.pipeline.faces import FaceIndex
+from lmedge.pipeline.runs import run_files
+from lmedge.pipeline.runs.faces import FaceIndex
 from lmedge.reports import LatencyReport
 from lmedge.runtimes import bench, find_runtime
 from lmedge.runtimes.answers import Answers

@@ -11,10 +11,11 @@ import pytest
 
 from lmedge.errors import BackendUnavailableError, ExportError, ParityError
 from lmedge.export.check_tensorrt import Problem, Verdict
-from lmedge.pipeline import engines, run_files
-from lmedge.pipeline.outcome import failure
-from lmedge.pipeline.report import render_report
-from lmedge.pipeline.stages import RunContext
+from lmedge.pipeline import engines
+from lmedge.pipeline.reporting.outcome import failure
+from lmedge.pipeline.reporting.report import render_report
+from lmedge.pipeline.runs import run_files
+from lmedge.pipeline.runs.stages import RunContext
 from tests.cli.command import UNAVAILABLE
 from tests.pipeline import runs
 from tests.pipeline.tensorrt_builds import PRECISIONS, build

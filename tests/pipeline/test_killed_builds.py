@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lmedge.bundle import Bundle
-from lmedge.pipeline.lock import Lock
+from lmedge.pipeline.runs.lock import Lock
 from tests.cli.command import DONE
 from tests.pipeline import small_run
 from tests.pipeline.small_run import STAGES, Built, digests_of

@@ -15,8 +15,9 @@ require("torch", "onnx", "onnxruntime", "openvino", "jinja2", "matplotlib", "pyd
 from lmedge.bundle import file_digest  # noqa: E402
 from lmedge.errors import CalibrationError  # noqa: E402
 from lmedge.export.pack import photo_digest  # noqa: E402
-from lmedge.pipeline import quantization, run_files  # noqa: E402
-from lmedge.pipeline.stages import RunContext  # noqa: E402
+from lmedge.pipeline import quantization  # noqa: E402
+from lmedge.pipeline.runs import run_files  # noqa: E402
+from lmedge.pipeline.runs.stages import RunContext  # noqa: E402
 from tests.pipeline.small_run import Built, small_context  # noqa: E402
 
 FILES = ("model.int8.onnx", "model.int8-x86.onnx", "model.fp16-int8.onnx")

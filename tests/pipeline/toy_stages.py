@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
-from lmedge.pipeline import stages
-from lmedge.pipeline.lock import Lock
-from lmedge.pipeline.options import RunConfig
-from lmedge.pipeline.stages import RunContext, Stage, run_stages
+from lmedge.pipeline.configuration.options import RunConfig
+from lmedge.pipeline.runs import stages
+from lmedge.pipeline.runs.lock import Lock
+from lmedge.pipeline.runs.stages import RunContext, Stage, run_stages
 
 OUTPUT = "out.txt"
 MOMENTS = ("before its work", "after its work", "before its folder is in place", "before the lock knows it")

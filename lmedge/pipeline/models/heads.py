@@ -1,7 +1,7 @@
 """From features to coordinates: what every head is, and direct regression from the last features.
 
 A head answers (N, K, 2) fractions of the crop; a confident one (N, K, 3), where the third number is the logit of the
-probability that the point is near its place (`lmedge.pipeline.confidence` says how near, and how it is learned).
+probability that the point is near its place (`lmedge.pipeline.training.confidence` says how near, and how it is learned).
 """
 
 from __future__ import annotations

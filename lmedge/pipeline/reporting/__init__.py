@@ -1,0 +1,1 @@
+"""What a run shows people: report, charts, findings, and how a build ends."""

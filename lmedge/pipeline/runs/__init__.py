@@ -1,0 +1,1 @@
+"""A run folder: its stages, lock and files."""

@@ -1,0 +1,1 @@
+"""Faces to a checkpoint: the loop, its objective and data, and what it keeps."""
