@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lmedge.calibration.sensitivity import Make, NetworkLoss, Progress
+from lmedge.calibration.sensitivity import Make, NetworkLoss
 from lmedge.calibration.stopwatch import Timing
 from lmedge.errors import AccuracyError, CalibrationError
+from lmedge.progress import Progress
 
 if TYPE_CHECKING:
     import onnx

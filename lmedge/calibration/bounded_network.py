@@ -19,12 +19,13 @@ from lmedge.calibration.crop_store import Crops
 from lmedge.calibration.images import CalibrationImages, JitterSpec, calibration_images
 from lmedge.calibration.place_qdq import quantised_layers
 from lmedge.calibration.report import describe_layers
-from lmedge.calibration.sensitivity import Judge, Make, Progress, Sensitivity, measure_sensitivity
+from lmedge.calibration.sensitivity import Judge, Make, Sensitivity, measure_sensitivity
 from lmedge.calibration.stopwatch import Stopwatch
 from lmedge.data.samples import FaceSample, is_validation
 from lmedge.errors import CalibrationError
 from lmedge.export.pack import photo_digest
 from lmedge.preprocess import PreprocessSpec
+from lmedge.progress import Progress
 from lmedge.schemas import LandmarkSchema
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ One crop at a time on one thread: what is seen of a crop then does not depend on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,10 @@ import numpy.typing as npt
 
 from lmedge.calibration.crop_store import Crops, crop_batches
 from lmedge.export.graph.compare import INPUT, open_session
+from lmedge.progress import Progress
 
 if TYPE_CHECKING:
     import onnx
-
-Progress = Callable[[int, int, str], None]
 
 
 def probe(

@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from lmedge.calibration.crop_store import Crops
 from lmedge.calibration.place_qdq import PORTABLE, Dialect, Ranges
-from lmedge.calibration.probe import Progress, probe
+from lmedge.calibration.probe import probe
 from lmedge.errors import CalibrationError
+from lmedge.progress import Progress
 
 if TYPE_CHECKING:
     import onnx

@@ -20,10 +20,10 @@ from lmedge.calibration.correct_bias import Means, correct_biases, measure_means
 from lmedge.calibration.crop_store import Crops
 from lmedge.calibration.equalise import equalise
 from lmedge.calibration.place_qdq import Dialect, Ranges, place_qdq, quantised_tensors
-from lmedge.calibration.probe import Progress
 from lmedge.calibration.ranges import COVERAGE, METHODS, Measured, RangeMethod, measure
 from lmedge.calibration.sensitivity import NetworkLoss
 from lmedge.errors import CalibrationError
+from lmedge.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -27,6 +27,7 @@ from lmedge.calibration.crop_store import Crops, as_crops
 from lmedge.errors import CalibrationError
 from lmedge.export.graph.compare import run_onnx
 from lmedge.metrics import PairedLoss, paired_loss
+from lmedge.progress import Progress
 from lmedge.schemas import LandmarkSchema
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ _PERCENTILE = 99
 # Makes the int8 network in which these layers, names of convolutions and adds, are left in float.
 Make = Callable[[frozenset[str]], "onnx.ModelProto"]
 Answer = Callable[["onnx.ModelProto", npt.NDArray[np.uint8]], npt.NDArray[np.floating]]
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

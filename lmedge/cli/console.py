@@ -6,16 +6,16 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from lmedge.errors import BackendUnavailableError, GateError, LmedgeError
+from lmedge.progress import Progress
 
 EXIT_ERROR, EXIT_GATE, EXIT_UNAVAILABLE = 1, 3, 4
 _PIPE_COLUMNS = 140
 _NUMBER = re.compile(r"–|[-+]?[\d.,]+(e[-+]?\d+)?( ?(%|MB|ms|px))?")
-Progress = Callable[[int, int, str], None]
 
 
 def exit_code(error: LmedgeError) -> int:

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from lmedge.data.pack_cut import Cut, cut_face
 from lmedge.data.samples import FaceSample
 from lmedge.errors import DataError, LmedgeError, SchemaError
 from lmedge.landmarks import FaceBox
+from lmedge.progress import Progress
 from lmedge.schemas import LandmarkSchema
 
 SUFFIX = ".lmpack"
@@ -44,8 +45,6 @@ SIZE_PX = 256
 _MAGIC = b"\x89LMP\r\n\x1a\n"
 _PREFIX = struct.Struct("<8sQQ32s")
 _FIRST_PIXEL = 64
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ __all__ = [
     "read_sources",
     "source_files",
     "source_terms",
+    "synthetic_count",
 ]
 
 _UNKNOWN_TERMS = "not known to lmedge: those of whoever made the labels"

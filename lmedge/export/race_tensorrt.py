@@ -8,7 +8,7 @@ Whether int8 is faster than fp16 depends on the GPU and the network, so all are 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from lmedge.export.compile_tensorrt import FOLDER, CompiledEngine, compile_engin
 from lmedge.export.engine_options import EngineOptions
 from lmedge.export.kept_timings import take_timings, timings_path, was_built_before, with_new_timings
 from lmedge.export.race_outcome import FailedEngine, RacedEngine, RaceOutcome
+from lmedge.progress import Progress
 from lmedge.reports import GateResult, ParityReport
 from lmedge.runtimes import find_runtime
 from lmedge.runtimes.bench import bench
@@ -34,8 +35,6 @@ BACKEND = "tensorrt"
 # An ONNX file that older TensorRT cannot hold: its scales are halves, which only strongly typed networks have.
 _NEEDS_STRONG_TYPING = "fp16-int8"
 _ITERATIONS = 300
-
-Progress = Callable[[int, int, str], None]
 
 
 def find_machine(device: str = DEVICE) -> EngineMachine:

@@ -17,9 +17,10 @@ from lmedge.pipeline.reporting.summary import summary_rows
 from lmedge.pipeline.runs import run_files
 from lmedge.pipeline.runs.faces import SYNTHETIC
 from lmedge.pipeline.runs.lock import Lock
-from lmedge.pipeline.runs.stages import PlannedStage, Progress, RunContext, help_stages, plan, run_stages
+from lmedge.pipeline.runs.stages import PlannedStage, RunContext, help_stages, plan, run_stages
 from lmedge.pipeline.stage_table import STAGES
 from lmedge.pipeline.training.processes import is_helper
+from lmedge.progress import Progress
 from lmedge.runtimes import find_runtime
 from lmedge.schemas import LandmarkSchema, get_schema
 

@@ -17,12 +17,12 @@ import numpy.typing as npt
 from lmedge.bundle import Artifact, Bundle, Manifest, file_digest, write_atomically, write_bundle
 from lmedge.data.crops import labelled_crops
 from lmedge.data.samples import FaceSample
-from lmedge.data.sources import check_sources, read_sources, source_terms
+from lmedge.data.sources import check_sources, source_terms
 from lmedge.errors import DataError
 from lmedge.export.pack import OPENVINO_VARIANTS, VARIANTS, ir_name, onnx_name, photo_digest
 from lmedge.pipeline.engines import kept_engines, read_engines
 from lmedge.pipeline.runs import run_files
-from lmedge.pipeline.runs.faces import SYNTHETIC, SourceFaces, with_detector_boxes, write_index
+from lmedge.pipeline.runs.faces import SYNTHETIC, SourceFaces, read_source, with_detector_boxes, write_index
 from lmedge.pipeline.runs.network import NetworkFacts
 from lmedge.pipeline.runs.stages import RunContext
 from lmedge.pipeline.training.processes import is_helper
@@ -44,13 +44,13 @@ def index_faces(context: RunContext, folder: Path) -> None:
     from lmedge.data.duplicates import share_keys_of_duplicates
 
     check_sources(context.sources)
-    parts = [SourceFaces(source, _trainable(read_sources([source]))) for source in context.sources]
+    parts = [SourceFaces(source, _trainable(read_source(source, context.progress))) for source in context.sources]
     photos = share_keys_of_duplicates([s for part in parts if part.source.kind != SYNTHETIC for s in part.samples])
     detect = _detector(context)
     if detect is not None:
         from lmedge.runtimes.detector import YUNET
 
-        photos = with_detector_boxes(photos, detect, YUNET)
+        photos = with_detector_boxes(photos, detect, YUNET, context.progress)
     remaining = iter(photos)
     joined = [
         part if part.source.kind == SYNTHETIC else SourceFaces(part.source, [next(remaining) for _ in part.samples])

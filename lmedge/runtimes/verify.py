@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from lmedge.bundle import Bundle
 from lmedge.data.crops import labelled_crops
 from lmedge.data.samples import FaceSample
+from lmedge.progress import Progress
 from lmedge.reports import EvaluationReport, ParityReport
 from lmedge.runtimes import find_runtime
 from lmedge.runtimes.added_error import Evaluated, added_errors
@@ -21,8 +22,6 @@ from lmedge.runtimes.evaluate import evaluate
 from lmedge.runtimes.gates import GateLimits, accuracy_report
 from lmedge.runtimes.landmarker import FaceLandmarker
 from lmedge.runtimes.parity import check_golden, compare, program_of, reference_answers
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

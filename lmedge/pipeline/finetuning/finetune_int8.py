@@ -33,10 +33,11 @@ from lmedge.export.graph.compare import OUTPUT
 from lmedge.export.graph.legalize_qdq import QUANTIZE
 from lmedge.export.graph.lint_qdq import lint_qdq
 from lmedge.pipeline.finetuning.graph_module import GraphModule
-from lmedge.pipeline.training.dataset import EpochOrder, Progress, TrainingFaces
+from lmedge.pipeline.training.dataset import EpochOrder, TrainingFaces
 from lmedge.pipeline.training.losses import get_loss
 from lmedge.pipeline.training.memory import keep_freed_memory
 from lmedge.preprocess import PreprocessSpec
+from lmedge.progress import Progress
 from lmedge.schemas import LandmarkSchema
 
 # The part of all steps in which the learning rates rise.

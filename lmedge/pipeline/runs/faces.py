@@ -19,9 +19,10 @@ import numpy as np
 from lmedge.bundle import write_atomically
 from lmedge.data.pack import open_pack
 from lmedge.data.samples import FaceSample, is_validation
-from lmedge.data.sources import KINDS, Source
+from lmedge.data.sources import KINDS, Source, read_sources, synthetic_count
 from lmedge.errors import DataError
 from lmedge.landmarks import FaceBox
+from lmedge.progress import Progress
 from lmedge.schemas import LandmarkSchema
 
 INDEX = "faces.json"
@@ -80,6 +81,20 @@ class FaceIndex:
 def _is_rendered(sample: FaceSample, kind: str) -> bool:
     # A crop cache may hold rendered faces too.
     return kind == SYNTHETIC or sample.rendered
+
+
+def read_source(source: Source, progress: Progress | None = None) -> list[FaceSample]:
+    """The faces of one source. Rendering takes a while, so it tells how far it is."""
+    if source.kind != SYNTHETIC:
+        return read_sources([source])
+    from lmedge.data.synthetic import render_faces
+
+    count, faces = synthetic_count(source.path), []
+    for face in render_faces(count, source.schema):
+        faces.append(face)
+        if progress:
+            progress(len(faces), count, "rendering faces")
+    return faces
 
 
 def source_root(source: Source, folder: Path, place: int = 0) -> Path:
@@ -205,10 +220,18 @@ def _sample(
 
 
 def with_detector_boxes(
-    samples: Sequence[FaceSample], detect: Callable[[Any], np.ndarray[Any, Any]], kind: str
+    samples: Sequence[FaceSample],
+    detect: Callable[[Any], np.ndarray[Any, Any]],
+    kind: str,
+    progress: Progress | None = None,
 ) -> list[FaceSample]:
     """The samples with the detection that lies best on each face as a further box, where one does."""
-    return [replace(s, boxes={**s.boxes, **_best_detection(s, detect, kind)}) for s in samples]
+    boxed: list[FaceSample] = []
+    for sample in samples:
+        boxed.append(replace(sample, boxes={**sample.boxes, **_best_detection(sample, detect, kind)}))
+        if progress:
+            progress(len(boxed), len(samples), "detecting faces")
+    return boxed
 
 
 def _best_detection(sample: FaceSample, detect: Callable[[Any], np.ndarray[Any, Any]], kind: str) -> dict[str, FaceBox]:

@@ -21,9 +21,9 @@ from lmedge.pipeline.runs.faces import INDEX, SYNTHETIC
 from lmedge.pipeline.runs.lock import Components, Lock, first_difference, option_components, tool_components
 from lmedge.pipeline.configuration.options import RunConfig
 from lmedge.pipeline.training.processes import announce, wait_for_announcement
+from lmedge.progress import Progress
 from lmedge.schemas import LandmarkSchema, get_schema
 
-Progress = Callable[[int, int, str], None]
 _RESUME_KEY = "stage-key.json"
 
 

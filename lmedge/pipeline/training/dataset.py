@@ -19,8 +19,8 @@ from lmedge.data.samples import FaceSample, check_labels
 from lmedge.landmarks import FaceBox
 from lmedge.pipeline.training.joint import Frames, JointPoints
 from lmedge.preprocess import PreprocessSpec
+from lmedge.progress import Progress
 
-Progress = Callable[[int, int, str], None]
 Item = tuple[Tensor, Tensor]
 
 

@@ -19,9 +19,9 @@ from lmedge.data.augment import Canvas
 from lmedge.errors import ConfigError
 from lmedge.pipeline.models import DeployedNetwork
 from lmedge.pipeline.training.checkpoint import Checkpoint
-from lmedge.pipeline.training.dataset import Progress
 from lmedge.pipeline.training.joint import JointPoints
 from lmedge.preprocess import PreprocessSpec, square_transform, warp
+from lmedge.progress import Progress
 
 # Zoom and turn of each view; every one is also shown mirrored.
 _VIEWS = ((1.0, 0.0), (1.08, 8.0), (0.94, -8.0))

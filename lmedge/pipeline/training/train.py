@@ -38,7 +38,7 @@ from lmedge.pipeline.models import (
 )
 from lmedge.pipeline.training.averaging import WeightAverage
 from lmedge.pipeline.training.checkpoint import BEST, LAST, PROGRAM, Checkpoint, export_program, start_from
-from lmedge.pipeline.training.dataset import EpochOrder, Progress, TrainingFaces, load_joint_canvases
+from lmedge.pipeline.training.dataset import EpochOrder, TrainingFaces, load_joint_canvases
 from lmedge.pipeline.training.facts import all_sources, check_faces, count_faces, seen_photos
 from lmedge.pipeline.training.joint import Frames, JointPoints
 from lmedge.pipeline.training.log import TrainingLog
@@ -50,6 +50,7 @@ from lmedge.pipeline.training.state import EpochRecord, TrainingState
 from lmedge.pipeline.training.teacher import check_teacher, teach
 from lmedge.pipeline.training.validation import ValidationFaces, with_calibrated_confidence
 from lmedge.preprocess import PreprocessSpec
+from lmedge.progress import Progress
 
 BAD_BATCH = "bad_batch.npz"
 

@@ -13,7 +13,16 @@ from lmedge.data.samples import FaceSample, is_validation
 from lmedge.data.sources import Source
 from lmedge.errors import DataError
 from lmedge.landmarks import FaceBox
-from lmedge.pipeline.runs.faces import INDEX, PICTURES, FaceIndex, SourceFaces, read_index, write_index
+from lmedge.pipeline.runs.faces import (
+    INDEX,
+    PICTURES,
+    FaceIndex,
+    SourceFaces,
+    read_index,
+    read_source,
+    with_detector_boxes,
+    write_index,
+)
 from lmedge.schemas import IBUG_68, MMLAB_5, LandmarkSchema
 from tests.data.faces import FIVE_POINTS, points_of, sample_of, textured_image, write_image
 
@@ -55,6 +64,23 @@ def test_an_index_comes_back_as_it_was(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.points_px, points)
     assert found.boxes == {"csv": box}
     assert (found.image, found.subset, found.photo_key, found.schema) == (face.image, face.subset, "shared", MMLAB_5)
+
+
+def test_rendering_tells_how_far_it_is() -> None:
+    told: list[tuple[int, int, str]] = []
+    faces = read_source(Source("synthetic", "3", MMLAB_5), lambda *step: told.append(step))
+    assert len(faces) == 3
+    assert told == [(done, 3, "rendering faces") for done in (1, 2, 3)]
+
+
+def test_detection_tells_how_far_it_is_and_leaves_a_face_without_a_box_as_it_was() -> None:
+    told: list[tuple[int, int, str]] = []
+    face = rendered(1).samples[0]
+    boxed = with_detector_boxes(
+        [face, face], lambda image: np.zeros((0, 5), np.float32), "yunet", lambda *step: told.append(step)
+    )
+    assert [sample.boxes for sample in boxed] == [face.boxes] * 2
+    assert told == [(1, 2, "detecting faces"), (2, 2, "detecting faces")]
 
 
 def test_an_index_does_not_depend_on_where_the_photos_lie(tmp_path: Path) -> None:
