@@ -36,6 +36,7 @@ from lmedge.pipeline.finetuning.graph_module import GraphModule
 from lmedge.pipeline.training.dataset import EpochOrder, TrainingFaces
 from lmedge.pipeline.training.losses import get_loss
 from lmedge.pipeline.training.memory import keep_freed_memory
+from lmedge.pipeline.training.optimisation import half_cosine
 from lmedge.preprocess import PreprocessSpec
 from lmedge.progress import Progress
 from lmedge.schemas import LandmarkSchema
@@ -168,7 +169,7 @@ def _train(
         ]
     )
     total = options.epochs * len(loader)
-    schedule = LambdaLR(optimizer, lambda step: min(1, (step + 1) / (_WARMUP * total)) * _cosine(step / total))
+    schedule = LambdaLR(optimizer, lambda step: min(1, (step + 1) / (_WARMUP * total)) * half_cosine(step / total))
     label_loss = get_loss("wing")
     means: list[float] = []
     for epoch in range(options.epochs):
@@ -201,7 +202,3 @@ def _train(
                 progress(done, total, f"fine-tuning int8, {np.mean(distances):.2f} px from float")
         means.append(float(np.mean(distances)))
     return tuple(means)
-
-
-def _cosine(part: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * part))

@@ -23,6 +23,11 @@ def make_schedule(optimizer: Any, options: TrainOptions, steps_per_epoch: int) -
     return LambdaLR(optimizer, _warmup_cosine(options, steps_per_epoch))
 
 
+def half_cosine(part: float) -> float:
+    """From 1 at the start of a schedule down to 0 at its end, and after it."""
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
+
+
 def _decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices and kernels only: a decayed bias or norm scale shrinks answers towards nothing."""
     decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
@@ -37,6 +42,6 @@ def _warmup_cosine(options: TrainOptions, steps_per_epoch: int) -> Callable[[int
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / (total - warmup))))
+        return half_cosine((step - warmup) / (total - warmup))
 
     return factor
