@@ -2,10 +2,11 @@
 
     python benchmarks/one_factor.py --data 300w:faces/300w --runs runs/one_factor [--minutes 5] [--only NAME...]
 
-Every variant is trained for the same time on the same faces: its speed is measured first, and its epochs are chosen so that the
-schedule ends then. Then it is built as any other run, so that its int8 files have passed calibration. Variants that are
-already there are not trained again. At the end the int8 files of all are timed in turn, so that a machine that slows down slows
-all of them. Writes one_factor.json, one_factor.md and one_factor.png to `--out`.
+Every variant is trained for the same time on the same faces: the epochs of the reference fill the minutes, and those of other
+networks follow from the time of their steps, measured in turn with the reference's. Other networks and heads are then built as
+any other run, so that their int8 files have passed calibration. Variants that are already there are not trained again. At the
+end the int8 files of all are timed in turn, so that a machine that slows down slows all of them. Writes one_factor.json,
+one_factor.md and one_factor.png to `--out`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,17 @@ import torch
 
 from lmedge.bundle import Bundle, write_atomically
 from lmedge.data.augment import AugmentSpec
+from lmedge.data.crops import labelled_crops
+from lmedge.data.samples import FaceSample
+from lmedge.metrics import nme
 from lmedge.pipeline.build import build, make_context
 from lmedge.pipeline.configuration.config import config_from, merge_documents
 from lmedge.pipeline.configuration.options import RunConfig
-from lmedge.pipeline.models import Architecture, TrainedNetwork, build_network
+from lmedge.pipeline.models import Architecture, DeployedNetwork, TrainedNetwork, build_network
 from lmedge.pipeline.reporting.summary import summary_rows
 from lmedge.pipeline.runs import run_files
+from lmedge.pipeline.runs.stages import RunContext
+from lmedge.pipeline.training.checkpoint import Checkpoint
 from lmedge.pipeline.training.joint import JointPoints
 from lmedge.pipeline.training.objective import Objective
 from lmedge.pipeline.training.optimisation import make_optimizer
@@ -102,45 +108,105 @@ def main() -> None:
                 continue
             rows.append({"factor": factor, "variant": name, **_measure(name, change, options)})
             print(f"{factor}: {name}: {100 * rows[-1]['nme']:.2f} %", flush=True)
-    for row, times in zip(rows, int8_times_ms([_folder(row["variant"], options) for row in rows]), strict=True):
+    built = [row for row in rows if "int8_nme" in row]
+    for row, times in zip(built, int8_times_ms([_folder(row["variant"], options) for row in built]), strict=True):
         row["int8_engine_ms"] = times
     _write(rows, options)
 
 
 def _measure(name: str, change: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    folder = _folder(name, options)
-    document = merge_documents(REFERENCE, change)
-    sources = [*options.data, *change.get("data", {}).get("sources", ())]
-    document = merge_documents(document, {"name": folder.name, "data": {"sources": sources}})
-    reference = next(iter(FACTORS["reference"]))
-    epochs_file = _folder(reference if name == AS_MANY_EPOCHS else name, options) / "epochs.json"
-    if not epochs_file.is_file():
-        context = make_context(config_from(document), folder)
-        build(context, until="faces")
-        faces = run_files.read_faces(context)
-        rate = faces_per_second(context.config, faces.schema)
-        write_atomically(
-            epochs_file, json.dumps({"epochs": max(3, round(60 * options.minutes * rate / len(faces.training))), "rate": rate})
-        )
-    planned = json.loads(epochs_file.read_text(encoding="utf-8"))
-    context = make_context(config_from(merge_documents(document, {"train": {"epochs": planned["epochs"]}})), folder)
-    build(context)
+    """Another network is built as any other run, so that its int8 files have passed calibration; the same one, taught in
+    another way, is only trained."""
+    context = make_context(config_from(_document(name, change, options)), _folder(name, options))
+    build(context, until="faces")
+    faces = run_files.read_faces(context)
+    epochs = _epochs(name, change, context, len(faces.training), options)
+    context = make_context(replace(context.config, train=replace(context.config.train, epochs=epochs)), context.folder)
+    same_network = bool(change) and "model" not in change
+    build(context, until="train" if same_network else None)
     facts = run_files.read_network(context)
-    evaluation = run_files.read_json(context.file("evaluate", run_files.EVALUATION))
-    rows = summary_rows(context)
-    plain = next(row for row in evaluation if row["precision"] == "fp32" and row["backend"] == "onnxruntime")
-    int8 = {row["backend"]: row["nme"] for row in rows if row["precision"] == "int8"}
-    return {
-        "epochs": planned["epochs"],
-        "faces_per_s": planned["rate"],
-        "minutes": sum(row.get("seconds", 0) for row in _history(context.folder)) / 60,
+    row = {
+        "epochs": epochs,
+        "minutes": sum(record["seconds"] for record in _history(context.folder)) / 60,
         "parameters": facts.training["parameters"],
         "macs": facts.training["macs"],
-        "nme": plain["nme"],
-        "eyes": plain["groups"]["eyes"],
-        "mouth": plain["groups"]["mouth"],
-        "int8_nme": int8,
+        **validation_errors(context.file("train", run_files.BEST), faces.validation),
     }
+    if same_network:
+        return row
+    return {
+        **row,
+        "int8_nme": {found["backend"]: found["nme"] for found in summary_rows(context) if found["precision"] == "int8"},
+    }
+
+
+def validation_errors(checkpoint: Path, samples: Sequence[FaceSample]) -> dict[str, float]:
+    """NME of all points, of the eyes and of the mouth, in float, on boxes from labels."""
+    best = Checkpoint.load(checkpoint)
+    crops, fractions = labelled_crops(samples, best.preprocess)
+    network = DeployedNetwork(best.network(), best.preprocess.mean, best.preprocess.std).eval()
+    with torch.inference_mode():
+        answers = np.concatenate([network(torch.from_numpy(crops[i : i + 32])).numpy() for i in range(0, len(crops), 32)])
+    schema = best.schema
+    groups = {"nme": range(schema.num_points), "eyes": schema.groups["eyes"], "mouth": schema.groups["mouth"]}
+    return {name: float(np.nanmean(nme(answers, fractions, schema, tuple(group)))) for name, group in groups.items()}
+
+
+def _epochs(name: str, change: Mapping[str, Any], context: RunContext, faces: int, options: argparse.Namespace) -> int:
+    """As many as take as long as the reference's: what a network costs is measured against the reference, step by step in
+    turn, and fewer faces are seen more often. Kept in the run's folder."""
+    file, plan = context.folder / "epochs.json", options.runs / "reference.json"
+    if not plan.is_file():
+        own = seconds_per_step(context.config, context.schema)
+        rate = context.config.train.batch_size / statistics.median(step() for step in [own] * _TIMED_STEPS)
+        write_atomically(plan, json.dumps({"epochs": max(3, round(60 * options.minutes * rate / faces)), "faces": faces}))
+    reference = json.loads(plan.read_text(encoding="utf-8"))
+    if name == AS_MANY_EPOCHS or not change:
+        return int(reference["epochs"])
+    if not file.is_file():
+        views = reference["epochs"] * reference["faces"]
+        if "model" in change:
+            views *= _speed(change, context)
+        write_atomically(file, json.dumps({"epochs": max(3, round(views / faces))}))
+    return int(json.loads(file.read_text(encoding="utf-8"))["epochs"])
+
+
+def _speed(change: Mapping[str, Any], context: RunContext) -> float:
+    """Steps of this network in the time of one of the reference."""
+    base = config_from(merge_documents(REFERENCE, {"data": {"sources": context.config.data.sources}}))
+    reference, own = seconds_per_step(base, context.schema), seconds_per_step(context.config, context.schema)
+    pairs = [(reference(), own()) for _ in range(_WARM_STEPS + _TIMED_STEPS)][_WARM_STEPS:]
+    return statistics.median(one for one, _ in pairs) / statistics.median(other for _, other in pairs)
+
+
+def seconds_per_step(config: RunConfig, schema: LandmarkSchema) -> Callable[[], float]:
+    """A function that takes one training step on random crops, and tells how long it took."""
+    torch.set_num_threads(1)
+    model = config.model
+    size, count = config.crop.input_px, schema.num_points
+    architecture = Architecture(model.trunk, model.width, model.activation, model.head_channels, size, count, model.head)
+    network: Any = build_network(architecture)
+    network.to(memory_format=torch.channels_last)
+    trained, optimizer = TrainedNetwork(network, 128.0, 64.0), make_optimizer(network, config.train)
+    objective = Objective(JointPoints((schema,)), config.train)
+    crops = torch.randint(0, 256, (config.train.batch_size, size, size, 3), dtype=torch.uint8)
+    labels = torch.rand(config.train.batch_size, count, 2)
+
+    def step() -> float:
+        started = time.perf_counter()
+        loss: Any = objective(trained(crops), labels, size)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return time.perf_counter() - started
+
+    return step
+
+
+def _document(name: str, change: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    sources = [*options.data, *change.get("data", {}).get("sources", ())]
+    own = {"name": _folder(name, options).name, "data": {"sources": sources}}
+    return merge_documents(merge_documents(REFERENCE, change), own)
 
 
 def int8_times_ms(runs: list[Path]) -> list[dict[str, float]]:
@@ -177,27 +243,6 @@ def _folder(variant: str, options: argparse.Namespace) -> Path:
     return Path(options.runs / variant.replace(" ", "_").replace(",", ""))
 
 
-def faces_per_second(config: RunConfig, schema: LandmarkSchema) -> float:
-    """Training steps alone, on random crops: the fastest of a few."""
-    model = config.model
-    size, count = config.crop.input_px, schema.num_points
-    architecture = Architecture(model.trunk, model.width, model.activation, model.head_channels, size, count, model.head)
-    network = build_network(architecture).to(memory_format=torch.channels_last)
-    trained, optimizer = TrainedNetwork(network, 128.0, 64.0), make_optimizer(network, config.train)
-    objective = Objective(JointPoints((schema,)), config.train)
-    crops = torch.randint(0, 256, (config.train.batch_size, size, size, 3), dtype=torch.uint8)
-    labels = torch.rand(config.train.batch_size, count, 2)
-    times = []
-    for _ in range(_WARM_STEPS + _TIMED_STEPS):
-        started = time.perf_counter()
-        loss = objective(trained(crops), labels, size)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        times.append(time.perf_counter() - started)
-    return config.train.batch_size / sorted(times[_WARM_STEPS:])[_TIMED_STEPS // 2]
-
-
 def _history(folder: Path) -> list[dict[str, float]]:
     lines = (folder / run_files.LOGS / "training.csv").read_text(encoding="utf-8").splitlines()
     names = lines[0].split(",")
@@ -216,15 +261,16 @@ def _write(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
 def table(rows: list[dict[str, Any]], minutes: float) -> str:
     """The rows as a Markdown table."""
     lines = [
-        f"Each trained for {minutes:g} minutes on 300-W training faces; NME on its validation faces. int8: on ONNX Runtime and "
-        "on OpenVINO, the bare engine call on one thread.",
+        f"Each trained as long as the reference, {minutes:g} minutes of one core, on 300-W training faces; NME on its "
+        "validation faces. int8: on ONNX Runtime and on OpenVINO, the bare engine call on one thread.",
         "",
         "| factor | variant | epochs | parameters | MACs | NME | eyes | mouth | int8 NME | int8 ms |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        errors = " / ".join(_percent(row["int8_nme"].get(engine)) for engine in ENGINES)
-        times = " / ".join(f"{row['int8_engine_ms'][engine]:.2f}" for engine in ENGINES)
+        built = "int8_nme" in row
+        errors = " / ".join(_percent(row["int8_nme"].get(engine)) for engine in ENGINES) if built else ""
+        times = " / ".join(f"{row['int8_engine_ms'][engine]:.2f}" for engine in ENGINES) if built else ""
         cost = f"{row['epochs']} | {row['parameters'] / 1e6:.2f} M | {row['macs'] / 1e6:.0f} M"
         found = " | ".join(_percent(row[name]) for name in ("nme", "eyes", "mouth"))
         lines.append(f"| {row['factor']} | {row['variant']} | {cost} | {found} | {errors} | {times} |")
