@@ -43,8 +43,8 @@ INPUT_PX = 112
 SPEC = PreprocessSpec(input_hw=(INPUT_PX, INPUT_PX))
 NETWORK = Architecture("mobilenet_v4_conv_small", 1.0, "relu6", 64, INPUT_PX, 68, "integral")
 # A schedule ends where the target is near: longer ones reach it later, shorter ones not at all.
-OURS = TrainOptions(epochs=30, threads=1, small_part=0.5, small_px=80)
-PLAIN = TrainOptions(epochs=34, threads=1, ema=0.0, weak_part=0.0)
+OURS = TrainOptions(epochs=36, loss="soft_wing", threads=1, small_part=0.5, small_px=80)
+PLAIN = TrainOptions(epochs=30, loss="soft_wing", threads=1, ema=0.0, weak_part=0.0)
 LOOPS = {"lmedge": OURS, "plain loop": PLAIN}
 
 
