@@ -1,5 +1,5 @@
 """The trained bundles that come with lmedge, found by the start of their name: `zoo:ibug68`, `zoo:wflw98`,
-`zoo:synthetic68`. A place that takes a bundle folder takes these too.
+`zoo:mmlab5`, `zoo:synthetic68`. A place that takes a bundle folder takes these too.
 """
 
 from __future__ import annotations
