@@ -12,7 +12,6 @@ one_factor.md and one_factor.png to `--out`.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import platform
 import statistics
@@ -23,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from int8_times import ENGINES, int8_times_ms
 
-from lmedge.bundle import Bundle, write_atomically
+from lmedge.bundle import write_atomically
 from lmedge.data.augment import AugmentSpec
 from lmedge.data.crops import labelled_crops
 from lmedge.data.samples import FaceSample
-from lmedge.errors import BundleError
 from lmedge.metrics import nme
 from lmedge.pipeline.build import build, make_context
 from lmedge.pipeline.configuration.config import config_from, merge_documents
@@ -43,8 +41,6 @@ from lmedge.pipeline.training.checkpoint import Checkpoint
 from lmedge.pipeline.training.joint import JointPoints
 from lmedge.pipeline.training.objective import Objective
 from lmedge.pipeline.training.optimisation import make_optimizer
-from lmedge.runtimes import find_runtime
-from lmedge.runtimes.checks import select_here
 from lmedge.schemas import LandmarkSchema
 
 # What is not said here is lmedge's default: MobileNetV4 conv-small 1.0, integral head, L1, 112 px.
@@ -97,9 +93,7 @@ FACTORS: dict[str, dict[str, Mapping[str, Any]]] = {
 }
 # Takes as long as it takes: every photo is seen as often as in the reference.
 AS_MANY_EPOCHS = "600 rendered faces more, as many epochs"
-ENGINES = ("onnxruntime", "openvino")
 _TIMED_STEPS, _WARM_STEPS = 12, 4
-_BLOCKS, _BLOCK_CALLS = 10, 60
 
 
 def main() -> None:
@@ -212,39 +206,6 @@ def _document(name: str, change: Mapping[str, Any], options: argparse.Namespace)
     return merge_documents(merge_documents(REFERENCE, change), own)
 
 
-def int8_times_ms(runs: list[Path]) -> list[dict[str, float]]:
-    """The bare engine call of each run's int8 files on one thread, in ms by engine: the median of the quietest block.
-
-    A block is many calls of one file, so that its weights are in the caches; all files take turns.
-    """
-    bundles = [Bundle.open(run / "bundle") for run in runs]
-    with contextlib.ExitStack() as stack:
-        opened = []
-        for place, bundle in enumerate(bundles):
-            for engine in ENGINES:
-                try:
-                    artifact = select_here(bundle, engine, "int8")
-                except BundleError:  # its int8 files failed a gate
-                    continue
-                runtime = stack.enter_context(find_runtime(engine).open(artifact, device=None, threads=1, batch=1))
-                feed = {runtime.inputs[0].name: _noise((1, *bundle.manifest.preprocess.input_hw, 3))}
-                opened.append((place, engine, runtime, feed))
-        blocks: dict[tuple[int, str], list[float]] = {}
-        for _ in range(_BLOCKS):
-            for place, engine, runtime, feed in opened:
-                times = []
-                for _ in range(_BLOCK_CALLS):
-                    started = time.perf_counter()
-                    runtime.infer(feed)
-                    times.append(time.perf_counter() - started)
-                blocks.setdefault((place, engine), []).append(1e3 * statistics.median(times))
-    return [{e: min(blocks[place, e]) for e in ENGINES if (place, e) in blocks} for place in range(len(runs))]
-
-
-def _noise(shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-
-
 def _folder(variant: str, options: argparse.Namespace) -> Path:
     return Path(options.runs / variant.replace(" ", "_").replace(",", ""))
 
@@ -291,10 +252,14 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
     shown = [r for r in rows if r["factor"] in ("reference", "network", "head") and "openvino" in r["int8_engine_ms"]]
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    for row in shown:
+    middle = statistics.mean(row["int8_engine_ms"]["openvino"] for row in shown)
+    for place, row in enumerate(sorted(shown, key=lambda row: row["nme"])):
         x, y = row["int8_engine_ms"]["openvino"], 100 * row["nme"]
         axes.plot(x, y, "o" if row["factor"] != "head" else "s", color="#c0392b" if row["factor"] == "reference" else "#2c6fbb")
-        axes.annotate(row["variant"], (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        # Towards the middle, every other one below its point, so that neighbours keep apart.
+        offset, side = ((5, "left") if x < middle else (-5, "right")), (4, "bottom") if place % 2 else (-4, "top")
+        aligned: dict[str, Any] = {"ha": offset[1], "va": side[1], "textcoords": "offset points", "fontsize": 8}
+        axes.annotate(row["variant"], (x, y), xytext=(offset[0], side[0]), **aligned)
     axes.set(xlabel="int8 on OpenVINO, one thread, ms (bare engine)", ylabel="NME on 300-W validation faces, %")
     axes.grid(linewidth=0.4)
     figure.savefig(file, dpi=150)
