@@ -249,7 +249,7 @@ def test_a_network_is_less_sure_of_points_whose_labels_are_noise(tmp_path: Path)
         [with_noisy_nose(face, n) for n, face in enumerate(side) if level(face)] for side in drawn_faces(320, 240)
     )
     still = AugmentSpec(rotation_deg=5, scale=0, shift=0).weak()
-    options = run_options(epochs=8, learning_rate=1e-2, ema=0.9)
+    options = run_options(epochs=14, learning_rate=1e-2, ema=0.9)
     run(tmp_path, options, (training, validation), architecture=replace(ARCHITECTURE, confidence=True), augment=still)
     assert "confidence" in Checkpoint.load(tmp_path / BEST).training
     faces = ValidationFaces.load(validation, SPEC)
