@@ -15,7 +15,6 @@ import argparse
 import json
 import platform
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from int8_times import ENGINES, int8_times_ms
+from timed_step import timed_step
 
 from lmedge.bundle import write_atomically
 from lmedge.data.augment import AugmentSpec
@@ -33,14 +33,11 @@ from lmedge.metrics import nme
 from lmedge.pipeline.build import build, make_context
 from lmedge.pipeline.configuration.config import config_from, merge_documents
 from lmedge.pipeline.configuration.options import RunConfig
-from lmedge.pipeline.models import Architecture, DeployedNetwork, TrainedNetwork, build_network
+from lmedge.pipeline.models import Architecture, DeployedNetwork, build_network
 from lmedge.pipeline.reporting.summary import summary_rows
 from lmedge.pipeline.runs import run_files
 from lmedge.pipeline.runs.stages import RunContext
 from lmedge.pipeline.training.checkpoint import Checkpoint
-from lmedge.pipeline.training.joint import JointPoints
-from lmedge.pipeline.training.objective import Objective
-from lmedge.pipeline.training.optimisation import make_optimizer
 from lmedge.schemas import LandmarkSchema
 
 # What is not said here is lmedge's default: MobileNetV4 conv-small 1.0, integral head, L1, 112 px.
@@ -184,20 +181,7 @@ def seconds_per_step(config: RunConfig, schema: LandmarkSchema) -> Callable[[], 
     architecture = Architecture(model.trunk, model.width, model.activation, model.head_channels, size, count, model.head)
     network: Any = build_network(architecture)
     network.to(memory_format=torch.channels_last)
-    trained, optimizer = TrainedNetwork(network, 128.0, 64.0), make_optimizer(network, config.train)
-    objective = Objective(JointPoints((schema,)), config.train)
-    crops = torch.randint(0, 256, (config.train.batch_size, size, size, 3), dtype=torch.uint8)
-    labels = torch.rand(config.train.batch_size, count, 2)
-
-    def step() -> float:
-        started = time.perf_counter()
-        loss: Any = objective(trained(crops), labels, size)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return time.perf_counter() - started
-
-    return step
+    return timed_step(network, schema, config.train, size, config.train.batch_size)
 
 
 def _document(name: str, change: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:

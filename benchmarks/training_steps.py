@@ -24,6 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from timed_step import timed_step
 from torch import nn
 
 from lmedge.bundle import write_atomically
@@ -32,11 +33,8 @@ from lmedge.data.duplicates import share_keys_of_duplicates
 from lmedge.data.samples import FaceSample, split_samples
 from lmedge.data.sources import parse_source, read_sources
 from lmedge.pipeline.configuration.options import TrainOptions
-from lmedge.pipeline.models import Architecture, TrainedNetwork, build_network
-from lmedge.pipeline.training.joint import JointPoints
+from lmedge.pipeline.models import Architecture, build_network
 from lmedge.pipeline.training.memory import keep_freed_memory
-from lmedge.pipeline.training.objective import Objective
-from lmedge.pipeline.training.optimisation import make_optimizer
 from lmedge.preprocess import PreprocessSpec
 from lmedge.schemas import IBUG_68
 
@@ -133,23 +131,13 @@ def stepper(choice: Choice) -> Callable[[], float]:
     for module in network.modules():
         if isinstance(module, nn.ReLU6):
             module.inplace = choice.in_place
-    trained, optimizer = TrainedNetwork(network, 128.0, 64.0), make_optimizer(network, OPTIONS)
-    objective = Objective(JointPoints((IBUG_68,)), OPTIONS)
-    crops = torch.randint(0, 256, (choice.batch, choice.size_px, choice.size_px, 3), dtype=torch.uint8)
-    labels = torch.rand(choice.batch, NETWORK.num_points, 2)
+    timed = timed_step(network, IBUG_68, OPTIONS, choice.size_px, choice.batch, bf16=choice.bf16)
     threads = choice.threads or torch.get_num_threads()
 
     def step() -> float:
         usual = torch.get_num_threads()
         torch.set_num_threads(threads)
-        started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=choice.bf16):
-            answers = trained(crops)
-        loss: Any = objective(answers.float(), labels, choice.size_px)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        seconds = time.perf_counter() - started
+        seconds = timed()
         torch.set_num_threads(usual)
         return seconds
 
