@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lmedge.data.duplicates import duplicate_pairs, groups_of_pairs
-from lmedge.data.head_pose import head_poses
 from lmedge.data.relabelled import Relabelled, relabelled_pairs
 from lmedge.data.samples import FaceSample, check_labels, is_validation
 from lmedge.data.shapes import point_deviations
 from lmedge.data.spreads import Histogram, Spread
 from lmedge.errors import DataError, SchemaError
 from lmedge.landmarks import FaceBox
+from lmedge.pose import head_poses
 from lmedge.preprocess import REFERENCE, BoxFit, fit_boxes
 from lmedge.schemas import LandmarkSchema
 
@@ -60,8 +60,8 @@ class DataStatistics:
         box_fits: kind of box → how it maps to the reference box (see `preprocess.fit_boxes`).
         face_px: histogram of the longer side of the reference box.
         normalizer_px: spread of the distance that divides errors; normalizer: its name.
-        pose: yaw, pitch and roll in degrees as histograms, estimated from the points (see `head_pose`); empty for point sets
-            whose places on a head are not known.
+        pose: yaw, pitch and roll in degrees as histograms, estimated from the points (see `pose.weak_perspective`); empty for
+            point sets whose places on a head are not known.
         unknown_points, unknown_faces: labels that are missing, and the faces that miss some; unknown_by_point: name of a
             point → faces without it.
         outside_points, outside_faces: labels outside their image, and the faces they belong to.

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmedge.data.head_pose import head_points_mm
 from lmedge.data.samples import FaceSample
 from lmedge.data.sources import parse_source, read_sources
 from lmedge.data.spreads import Histogram, Spread
@@ -19,6 +18,7 @@ from lmedge.data.statistics import data_statistics, suspicious_labels
 from lmedge.data.synthetic.camera import HeadPose
 from lmedge.errors import DataError, SchemaError
 from lmedge.landmarks import FaceBox
+from lmedge.pose import generic_points
 from lmedge.schemas import IBUG_68, MMLAB_5, LandmarkSchema
 from tests.data.faces import points_of, sample_of, textured_image, write_image
 
@@ -101,7 +101,7 @@ def test_of_copies_the_labellings_are_compared(tmp_path: Path) -> None:
 
 
 def test_head_angles_and_sizes_are_counted_in_bins(tmp_path: Path) -> None:
-    turned = head_points_mm(MMLAB_5) @ HeadPose(35, 0, -20).rotation.T
+    turned = generic_points(MMLAB_5) @ HeadPose(35, 0, -20).rotation.T
     faces = [five(tmp_path, f"face{i}", turned[:, :2] * 0.4 + 50, seed=i) for i in range(3)]
     statistics = data_statistics(faces)
     counts = {name: dict(zip(h.edges, h.counts, strict=False)) for name, h in statistics.pose.items()}

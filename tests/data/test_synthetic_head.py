@@ -8,8 +8,8 @@ import pytest
 from lmedge.data.synthetic import Expression, Gaze, HeadPose, Scene, render_face
 from lmedge.data.synthetic.camera import View
 from lmedge.data.synthetic.head_mesh import average_head
-from lmedge.data.synthetic.head_table import mean_landmarks_mm
 from lmedge.data.synthetic.modes import deform, draw_expression, draw_identity
+from lmedge.pose import generic_points, head_pose
 from lmedge.schemas import WFLW_98
 
 NOSE_TIP = 54
@@ -23,7 +23,7 @@ def plain(
 
 
 def test_the_average_head_is_its_own_mirror_image() -> None:
-    points = mean_landmarks_mm()
+    points = generic_points(WFLW_98)
     np.testing.assert_array_equal(points[list(WFLW_98.flip_indices)] * (-1, 1, 1), points)
 
 
@@ -131,3 +131,18 @@ def test_every_triangle_of_the_head_is_a_triangle() -> None:
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
     assert area.min() > 0
     assert set(range(96)) <= set(head.triangles.ravel().tolist())
+
+
+def test_a_view_is_a_pinhole_camera() -> None:
+    """A head before `View` stands as far away as the view says, before its camera."""
+    view = View(HeadPose(20, 5, -10).rotation, 900.0, 0.6, (80.0, 70.0))
+    placed_mm = view.to_camera(generic_points(WFLW_98))
+    np.testing.assert_allclose(view.camera.project(placed_mm + (0, 0, view.distance_mm)), view.project(placed_mm))
+    assert not view.camera.assumed
+
+
+def test_a_rendered_face_tells_its_camera() -> None:
+    face = render_face((0, 0), SIZE, plain(25, -10, 5))
+    found = head_pose(face.points_px, WFLW_98, face.camera)
+    assert (found.yaw_deg, found.pitch_deg, found.roll_deg) == pytest.approx((25, -10, 5), abs=1.5)
+    assert 600 < found.translation[2] < 2600

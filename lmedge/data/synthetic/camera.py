@@ -9,6 +9,7 @@ import numpy as np
 
 from lmedge.data.synthetic.head_mesh import CONTOUR, average_head
 from lmedge.data.synthetic.head_table import Floats
+from lmedge.pose import Camera, rotation_matrix
 
 YAW_LIMIT, PITCH_LIMIT, ROLL_LIMIT = 60.0, 30.0, 30.0
 _NEAR_FRONTAL = 0.78
@@ -31,11 +32,7 @@ class HeadPose:
     @property
     def rotation(self) -> Floats:
         """(3, 3): head axes to camera axes; roll after pitch after yaw."""
-        yaw, pitch, roll = np.radians([self.yaw_deg, self.pitch_deg, self.roll_deg])
-        turn = np.array([[np.cos(yaw), 0, -np.sin(yaw)], [0, 1, 0], [np.sin(yaw), 0, np.cos(yaw)]])
-        nod = np.array([[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]])
-        tilt = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
-        return np.asarray(tilt @ nod @ turn)
+        return rotation_matrix(self.yaw_deg, self.pitch_deg, self.roll_deg)
 
 
 def draw_pose(rng: np.random.Generator) -> HeadPose:
@@ -56,6 +53,11 @@ class View:
     distance_mm: float
     scale: float = 1.0
     offset_px: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def camera(self) -> Camera:
+        """The same view as a pinhole camera."""
+        return Camera(self.scale * self.distance_mm, self.offset_px)
 
     def to_camera(self, vertices_mm: Floats) -> Floats:
         """(V, 3) in head axes → (V, 3) in camera axes, the origin at the pivot."""

@@ -22,6 +22,7 @@ from lmedge.data.synthetic.places import draw_place
 from lmedge.data.synthetic.raster import nearest_pixels, visible_points
 from lmedge.data.synthetic.surface import DrawnHead, Sitter, draw_head
 from lmedge.errors import InputError
+from lmedge.pose import Camera
 from lmedge.schemas import IBUG_68, MMLAB_5, WFLW_98, LandmarkSchema, mapping_matrix
 
 MIN_SIZE_PX, MAX_SIZE_PX = 48, 1024
@@ -66,6 +67,7 @@ class SyntheticFace:
         points_px: float64 (98, 2) in the order of `WFLW_98`; pixel centres at integers.
         visible: (98,) False where the head itself, its hair or an occluder hides the point.
         pose: of the head, degrees; before perspective.
+        camera: that sees it.
         eye_opening: right and left: distance of the lids over the width of the eye, in 3-D.
         mouth_opening: distance of the inner lips over the width of the mouth, in 3-D.
         occluders: what lies before the face, in the order of `OCCLUDERS`.
@@ -76,6 +78,7 @@ class SyntheticFace:
     points_px: npt.NDArray[np.float64]
     visible: npt.NDArray[np.bool_]
     pose: HeadPose
+    camera: Camera
     eye_opening: tuple[float, float]
     mouth_opening: float
     occluders: tuple[str, ...] = ()
@@ -167,6 +170,7 @@ def _render(rng: np.random.Generator, size_px: int, scene: Scene) -> SyntheticFa
         points_px=labels.astype(np.float64),
         visible=visible,
         pose=pose,
+        camera=view.camera,
         eye_opening=(_opening(vertices, 62, 66, 60, 64), _opening(vertices, 70, 74, 68, 72)),
         mouth_opening=_opening(vertices, 90, 94, 88, 92),
         occluders=names,

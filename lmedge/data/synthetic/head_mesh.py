@@ -12,7 +12,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from lmedge.data.synthetic.head_table import HEAD_CENTER, Floats, ear_outline_mm, mean_landmarks_mm, skin_points_mm
+from lmedge.data.synthetic.head_table import HEAD_CENTER, Floats, ear_outline_mm, skin_points_mm
+from lmedge.pose import generic_points
 from lmedge.schemas import WFLW_98
 
 # The map reaches this far from the nose; what lies behind is never seen.
@@ -54,7 +55,7 @@ class HeadMesh:
 @lru_cache(maxsize=1)
 def average_head() -> HeadMesh:
     """The mesh; built once per process (about 0.2 s)."""
-    landmarks = mean_landmarks_mm()
+    landmarks = generic_points(WFLW_98)
     known = np.concatenate([landmarks[: PUPILS[0]], skin_points_mm()])
     known_flat = flatten(known)
     skin = _surface(_fill_flat(known_flat))
@@ -123,7 +124,7 @@ def _surface(flat: Floats) -> Floats:
 
 @lru_cache(maxsize=1)
 def _radius_spline() -> tuple[Floats, Floats]:
-    known = np.concatenate([mean_landmarks_mm()[: PUPILS[0]], skin_points_mm()])
+    known = np.concatenate([generic_points(WFLW_98)[: PUPILS[0]], skin_points_mm()])
     known_flat, radius = flatten(known), np.linalg.norm(known - HEAD_CENTER, axis=1)
     count = len(known)
     system = np.zeros((count + 3, count + 3))

@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from lmedge.data.synthetic.drawing import Image
 from lmedge.data.synthetic.head_mesh import flatten, texel_positions_mm, to_texture
-from lmedge.data.synthetic.head_table import Floats, mean_landmarks_mm
+from lmedge.data.synthetic.head_table import Floats
+from lmedge.pose import generic_points
+from lmedge.schemas import WFLW_98
 
 TEXTURE_PX = 256
 REGIONS = (
@@ -33,7 +35,7 @@ _STRAND_ANGLES = 720
 @lru_cache(maxsize=1)
 def landmarks_texel() -> Floats:
     """The 98 points on the texture, (98, 2) texels."""
-    return to_texture(flatten(mean_landmarks_mm())) * TEXTURE_PX - 0.5
+    return to_texture(flatten(generic_points(WFLW_98))) * TEXTURE_PX - 0.5
 
 
 @lru_cache(maxsize=1)
