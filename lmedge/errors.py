@@ -5,12 +5,15 @@ LmedgeError
 ├── DataError (ValueError)              images, labels or lists that cannot be used
 ├── SchemaError (ValueError)            landmark definitions that do not fit together
 ├── InputError (ValueError)             a call with an argument that cannot be used
+│   └── OwnershipError                  a call from a thread or a process that did not open the engine
 ├── BundleError                         a bundle that cannot be opened
 │   ├── BundleFormatError               its manifest is malformed, unsafe or too new
 │   ├── DigestMismatchError             a file's bytes are not the ones the manifest promises
 │   └── EngineMismatchError             an engine built for another device or engine version
 ├── BackendUnavailableError (ImportError)   an engine that is not installed here
 │   └── DeviceUnavailableError          an engine that is here, on a device that is not
+├── EngineError                         an engine that failed on a call, or answered what cannot be an answer
+├── DeadlineError (TimeoutError)        an answer that was not there in time
 ├── ExportError                         a network that cannot be exported or compiled
 ├── CalibrationError                    images that cannot calibrate a quantiser
 └── GateError                           a check that says no
@@ -41,6 +44,10 @@ class InputError(LmedgeError, ValueError):
     """A call with an argument that cannot be used."""
 
 
+class OwnershipError(InputError):
+    """A call from a thread or a process that did not open the engine."""
+
+
 class BundleError(LmedgeError):
     """A bundle that cannot be opened."""
 
@@ -63,6 +70,14 @@ class BackendUnavailableError(LmedgeError, ImportError):
 
 class DeviceUnavailableError(BackendUnavailableError):
     """An installed engine that was asked for a device it does not have."""
+
+
+class EngineError(LmedgeError):
+    """An engine that failed on a call, or answered what cannot be an answer."""
+
+
+class DeadlineError(LmedgeError, TimeoutError):
+    """An answer that was not there in time."""
 
 
 class ExportError(LmedgeError):

@@ -99,13 +99,17 @@ class Landmarks:
     def __post_init__(self) -> None:
         points = np.array(self.points_px, np.float32)
         expected = (self.schema.num_points, 2)
-        if points.shape != expected or not np.isfinite(points).all():
+        # The ufuncs' own reductions: this is done for every face, and the methods go a longer way.
+        if points.shape != expected or not np.logical_and.reduce(np.isfinite(points), axis=None):
             raise InputError(f"points_px of {self.schema.name} must be finite and {expected}; got shape {points.shape}.")
         points.flags.writeable = False
         object.__setattr__(self, "points_px", points)
         if self.confidence is not None:
             confidence = np.array(self.confidence, np.float32)
-            if confidence.shape != expected[:1] or not ((confidence >= 0) & (confidence <= 1)).all():
+            # Not a number is neither.
+            if confidence.shape != expected[:1] or not (
+                np.minimum.reduce(confidence) >= 0 and np.maximum.reduce(confidence) <= 1
+            ):
                 raise InputError(f"confidence must be {expected[:1]} in [0, 1]; got shape {confidence.shape}.")
             confidence.flags.writeable = False
             object.__setattr__(self, "confidence", confidence)

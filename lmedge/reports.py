@@ -83,7 +83,7 @@ class GateResult:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> GateResult:
         """The inverse of `to_json`; what an older gate does not have keeps its default."""
-        return cls(**{entry.name: document[entry.name] for entry in fields(cls) if entry.name in document})
+        return cls(**_known(cls, document))
 
 
 @dataclass(frozen=True)
@@ -133,13 +133,65 @@ class ParityReport:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ParityReport:
         """The inverse of `to_json`; what an older report does not have keeps its default."""
-        known = {entry.name: document[entry.name] for entry in fields(cls) if entry.name in document}
-        return cls(**{**known, "gates": tuple(GateResult.from_json(gate) for gate in document["gates"])})
+        return cls(**{**_known(cls, document), "gates": tuple(GateResult.from_json(gate) for gate in document["gates"])})
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """From the start of a process to its first answer: medians over `processes`, and resident memory in MiB, None where the
+    system does not tell. The files were in the system's cache.
+
+    Attributes:
+        start_ms: Python, and the import of lmedge with NumPy and OpenCV.
+        open_ms: `FaceLandmarker.open`: the engine's import, its compiling, self-test and warm-up.
+        first_predict_ms: the first answer; total_ms: all three.
+        before_mib: before opening; opening_mib: what opening and the first answer add; peak_mib: the most there was.
+    """
+
+    processes: int
+    start_ms: float
+    open_ms: float
+    first_predict_ms: float
+    total_ms: float
+    before_mib: float | None = None
+    opening_mib: float | None = None
+    peak_mib: float | None = None
+
+
+@dataclass(frozen=True)
+class EnergyUse:
+    """What one meter counted while faces were found, for everything that ran on the machine in that time.
+
+    Attributes:
+        source: the meter and what it covers.
+        joules_per_frame: of all; added_joules_per_frame: above the idle power.
+        watts, idle_watts: mean power with and without work; frames, seconds: how much work.
+    """
+
+    source: str
+    joules_per_frame: float
+    added_joules_per_frame: float
+    watts: float
+    idle_watts: float
+    frames: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """Latency of one (backend, precision), in milliseconds: of `FaceLandmarker.predict` and of the bare engine, in one run."""
+    """Latency of one (backend, precision), in milliseconds: of `FaceLandmarker.predict` and of the bare engine, in one run.
+
+    Attributes:
+        threads: of CPU engines; None is the engine's default. batch: faces per call. count: timed calls.
+        engine_precision: what the engine computes in, where that is not the artifact's precision; else "".
+        device: where it ran; engines that do not get the device they were asked for raise.
+        every_ms: pause between the starts of two frames; None is none. late: frames that began later than that.
+        p999_ms, engine_p999_ms: None below 10,000 calls.
+        p50_blocks_ms, engine_p50_blocks_ms: medians of `block` successive calls, for intervals that know of slow drifts.
+        interruptions: how often the system took the processor away during the timed calls; None where it does not tell.
+        cpu: frequency, governor and load "before" and "after", and "opencv_threads", with which crops are made.
+        not_measured: what is missing → why.
+    """
 
     backend: str
     precision: str
@@ -155,9 +207,31 @@ class LatencyReport:
     artifact: str = ""
     engine_precision: str = ""
     remark: str = ""
+    device: str = ""
+    every_ms: float | None = None
+    late: int = 0
+    p999_ms: float | None = None
+    engine_p999_ms: float | None = None
+    block: int = 1
+    p50_blocks_ms: tuple[float, ...] = ()
+    engine_p50_blocks_ms: tuple[float, ...] = ()
+    interruptions: int | None = None
+    cold_start: ColdStart | None = None
+    energy: tuple[EnergyUse, ...] = ()
+    cpu: Mapping[str, Any] = field(default_factory=dict)
+    not_measured: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> LatencyReport:
+        """The inverse of `to_json`; what an older report does not have keeps its default, what it has beside is left out."""
+        known, cold = _known(cls, document), document.get("cold_start")
+        known |= {name: tuple(known.get(name, ())) for name in ("p50_blocks_ms", "engine_p50_blocks_ms")}
+        known["energy"] = tuple(EnergyUse(**_known(EnergyUse, use)) for use in known.get("energy", ()))
+        known["cold_start"] = None if cold is None else ColdStart(**_known(ColdStart, cold))
+        return cls(**known)
 
 
 @dataclass(frozen=True)

@@ -221,3 +221,30 @@ class TestCropFace:
             InputError, match=r"lies outside the image of 400 × 300 px\. Boxes are \(x_min, y_min, x_max, y_max\)"
         ):
             crop_face(np.zeros((300, 400, 3), np.uint8), FaceBox(*box), SPEC)
+
+
+class TestWhatADeviceDoesForEveryFace:
+    """The short ways that a device takes lead where the long ones do."""
+
+    @given(st.floats(-500, 500), st.floats(-500, 500), st.floats(1, 900))
+    def test_the_crop_of_a_box_is_an_upright_square(self, x: float, y: float, side: float) -> None:
+        box = FaceBox(x, y, x + side, y + 0.7 * side)
+        short, long = crop_transform(box, SPEC), square_transform(box.center, SPEC.crop_scale * box.width, SPEC.input_hw[0])
+        assert np.array_equal(short.matrix, long.matrix)
+
+    @given(transforms)
+    def test_points_from_fractions_are_points_from_crop_pixels(self, transform: CropTransform) -> None:
+        fractions = np.random.default_rng(0).uniform(-0.5, 1.5, (5, 2)).astype(np.float32)
+        expected = transform.to_image(fractions.astype(np.float64) * transform.size_px - 0.5)
+        np.testing.assert_allclose(transform.from_fractions(fractions), expected, rtol=1e-9, atol=1e-6)
+
+    @pytest.mark.parametrize("side", [20.0, 200.0, 1500.0, 6000.0])
+    def test_a_crop_in_given_memory_is_the_same_crop(self, side: float) -> None:
+        image = np.random.default_rng(1).integers(0, 256, (300, 400, 3), np.uint8)
+        transform, finer = square_transform((150, 140), side, 112), preprocess.FinerCrop()
+        batch = np.full((3, 112, 112, 3), 7, np.uint8)
+        for _ in range(2):
+            given_memory = warp(image, transform, 128, out=batch[1], finer=finer)
+            assert np.shares_memory(given_memory, batch)
+            assert np.array_equal(batch[1], warp(image, transform, 128))
+        assert (batch[[0, 2]] == 7).all()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lmedge.errors import InputError
 from lmedge.landmarks import FaceBox
-from lmedge.preprocess import BoxFit, PreprocessSpec, check_image, crop_face, fit_boxes, reference_box
+from lmedge.preprocess import BoxFit, PreprocessSpec, check_image, crop_face, crop_transform, fit_boxes, reference_box, warp
 
 Image = npt.NDArray[np.uint8]
 
@@ -37,6 +37,20 @@ class TestImages:
         checked = check_image(image)
         assert checked.flags.c_contiguous
         assert np.array_equal(checked, COLOR)
+
+    def test_a_part_of_a_larger_image_is_taken_as_it_is_where_that_is_asked_for(self) -> None:
+        part = COLOR[3:30, 5:40]
+        assert check_image(part, rows_apart=True) is part
+        assert not np.shares_memory(check_image(part), part)
+        for other in (COLOR[:, ::2], COLOR[::-1], COLOR[:, ::-1], COLOR[:, :, ::-1]):
+            assert check_image(other, rows_apart=True).flags.c_contiguous
+        crop, _ = crop_face(COLOR[3:30, 5:40].copy(), FaceBox(5, 5, 20, 20), SPEC)
+        assert np.array_equal(warp(part, crop_transform(FaceBox(5, 5, 20, 20), SPEC), SPEC.border_value), crop)
+
+    @pytest.mark.parametrize("side", [1e-4, 1e-300, 2e6, 1e300])
+    def test_a_box_of_a_size_that_no_face_has_is_refused(self, side: float) -> None:
+        with pytest.raises(InputError, match="px long"):
+            crop_face(COLOR, FaceBox(20 - side / 2, 20 - side / 2, 20 + side / 2 + 1e-14, 20 + side / 2 + 1e-14), SPEC)
 
     @pytest.mark.parametrize("gray", [COLOR[:, :, 0], COLOR[:, :, :1]], ids=["H W", "H W 1"])
     def test_gray_is_repeated(self, gray: Image) -> None:

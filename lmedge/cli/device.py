@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lmedge.cli.console import EXIT_GATE, note, number, percent, print_json, print_table, progress_bar, say
+from lmedge.cli.bench import bench
+from lmedge.cli.console import EXIT_GATE, note, percent, print_json, print_table, progress_bar, say
 from lmedge.cli.faces import BundleArgument
-from lmedge.cli.options import BackendsOption, DeviceOption, JsonOption, PrecisionsOption, SchemaOption, ThreadsOption
+from lmedge.cli.options import BackendsOption, JsonOption, SchemaOption, ThreadsOption
 from lmedge.errors import BackendUnavailableError
 
 # Enough for a 99th percentile to mean something.
@@ -19,7 +20,10 @@ _PARITY_FACES = 200
 
 def register(app: typer.Typer) -> None:
     app.command(epilog="Example:  lmedge verify runs/faces/bundle --run runs/faces --data 300w:faces/300w")(verify)
-    app.command(epilog="Example:  lmedge bench runs/faces/bundle --backend openvino --threads 1 --iterations 2000")(bench)
+    app.command(
+        epilog="Examples:  lmedge bench runs/faces/bundle --backend openvino --threads 1 --iterations 10000   |   "
+        "lmedge bench runs/faces/bundle --every-ms 33   |   lmedge bench new/bundle --compare old/bundle"
+    )(bench)
 
 
 def verify(
@@ -67,62 +71,6 @@ def verify(
         raise typer.Exit(EXIT_GATE)
     if missing:
         raise BackendUnavailableError(f"Not verified, though asked for: {', '.join(skip.backend for skip in missing)}.")
-
-
-def bench(
-    bundle: BundleArgument,
-    backend: BackendsOption = None,
-    precision: PrecisionsOption = None,
-    device: DeviceOption = None,
-    threads: ThreadsOption = None,
-    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Timed calls per engine and precision.")] = 1000,
-    as_json: JsonOption = False,
-) -> None:
-    """Latency of predict and of the bare engine call, in the same run."""
-    from lmedge.bundle import Bundle
-    from lmedge.runtimes import find_runtime
-    from lmedge.runtimes.bench import bench as run_bench
-    from lmedge.runtimes.bench import describe_machine
-    from lmedge.runtimes.checks import plan_checks
-
-    for name in backend or ():
-        find_runtime(name)  # a name that no engine has is told as such, not as missing from the bundle
-    opened = Bundle.open(bundle)
-    with progress_bar() as progress:
-        rows = run_bench(
-            opened,
-            backend,
-            precision,
-            device=device,
-            threads=threads,
-            iterations=iterations,
-            progress=lambda done, total: progress(done, total, "measuring"),
-        )
-    for skipped in plan_checks(opened, backend, precision, device=device)[1]:
-        note(f"NOT MEASURED  {skipped.backend}: {skipped.reason}")
-    machine = describe_machine()
-    if as_json:
-        print_json([{**row.to_json(), "machine": machine} for row in rows])
-        return
-    table = [
-        [
-            row.backend,
-            row.precision,
-            row.engine_precision or "–",
-            "default" if row.threads is None else str(row.threads),
-            *(number(value, 3) for value in (row.p50_ms, row.p90_ms, row.p99_ms)),
-            *(number(value, 3) for value in (row.engine_p50_ms, row.engine_p90_ms, row.engine_p99_ms)),
-            number(row.p50_ms - row.engine_p50_ms, 3),
-        ]
-        for row in rows
-    ]
-    columns = ["engine", "precision", "computes in", "threads", "p50", "p90", "p99", "engine p50", "p90", "p99", "overhead p50"]
-    print_table(f"One face, {rows[0].count if rows else 0} calls each, milliseconds", columns, table)
-    for row in rows:
-        if row.remark:
-            say(f"{row.backend} {row.precision}: {row.remark}")
-    hardware = ", ".join([machine["cpu"], f"{machine['cores_usable']} cores", *machine.get("gpus", ())])
-    say(f"{hardware}, {machine['os']}, Python {machine['python']}")
 
 
 def _gate_limits(config: Path | None, run: Path | None) -> Any:

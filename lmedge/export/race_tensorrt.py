@@ -21,7 +21,7 @@ from lmedge.export.race_outcome import FailedEngine, RacedEngine, RaceOutcome
 from lmedge.progress import Progress
 from lmedge.reports import GateResult, ParityReport
 from lmedge.runtimes import find_runtime
-from lmedge.runtimes.bench import bench
+from lmedge.runtimes.bench import Conditions, bench
 from lmedge.runtimes.cuda_driver import DEVICE, device_number
 from lmedge.runtimes.engine_record import EngineRecord
 from lmedge.runtimes.gates import GOLDEN, QUANTISED, GateLimits
@@ -166,7 +166,9 @@ def race(
         can_pin = can_pin and not made.notes  # the cache is another now than the engines of the bundle were made from
     # Only now is the timing cache complete, whose digest every engine's entry has.
     contenders = [(_artifact(source, made, folder, timings), made) for source, made in compiled]
-    built = Bundle(folder, replace(bundle.manifest, artifacts=tuple(artifact for artifact, _ in contenders)))
+    # With the golden vectors of the bundle, to which engines are held once more when they are timed.
+    built = replace(bundle, manifest=replace(bundle.manifest, artifacts=tuple(artifact for artifact, _ in contenders)))
+    how = Conditions(device=device, iterations=iterations, limits=limits)
     engines: list[RacedEngine] = []
     for done, (artifact, made) in enumerate(contenders, start=len(sources)):
         if progress:
@@ -176,7 +178,7 @@ def race(
             with trusting_engine_code(bundle.root):  # of engines that were built here, a moment ago
                 parity = _check(bundle, golden, artifact, made.record, device, limits)
                 if all(report.passed for report in parity):
-                    (latency,) = bench(built, [BACKEND], [artifact.precision], device=device, iterations=iterations)
+                    (latency,) = bench(built, [BACKEND], [artifact.precision], conditions=how)
         except BundleFormatError as error:  # TensorRT does not open what it built
             failures[artifact.precision] = error
             continue

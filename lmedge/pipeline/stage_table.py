@@ -153,7 +153,14 @@ STAGES: tuple[Stage, ...] = (
         _ENGINE_TOOLS,
         machine=True,
     ),
-    Stage("bench", steps.measure_latency, _checked_files, lambda c: {"bench": c.config.bench}, _ENGINE_TOOLS, machine=True),
+    Stage(
+        "bench",
+        steps.measure_latency,
+        lambda c: {**_checked_files(c), run_files.GOLDEN_FILE: c.file("parity", run_files.GOLDEN_FILE)},
+        lambda c: {"bench": c.config.bench},
+        _ENGINE_TOOLS,
+        machine=True,
+    ),
     Stage(
         engines.STAGE,
         engines.build_engines,

@@ -196,16 +196,17 @@ def evaluate_bundle(context: RunContext, folder: Path) -> None:
 
 def measure_latency(context: RunContext, folder: Path) -> None:
     """Latency of every engine and precision on this machine; stays out of the bundle, which is the same everywhere."""
-    from lmedge.runtimes.bench import bench, describe_machine
+    from lmedge.runtimes.bench import Conditions, bench, describe_machine
 
     options, progress, bundle = context.config.bench, context.progress, run_files.candidate(context)
+    golden = context.file("parity", run_files.GOLDEN_FILE)
+    bundle = Bundle(golden.parent, replace(bundle.manifest, golden=file_digest(golden)))
     rows: list[LatencyReport] = []
     # Where no file passed its gates there is nothing to measure, and the build ends with the gates.
     if any(artifact.serves for artifact in bundle.manifest.artifacts):
         rows = bench(
             bundle,
-            threads=options.threads,
-            iterations=options.iterations,
+            conditions=Conditions(threads=(options.threads,), iterations=options.iterations, limits=context.config.gates),
             progress=(lambda done, total: progress(done, total, "measuring latency")) if progress else None,
         )
     run_files.write_json(folder / run_files.LATENCY, {"machine": describe_machine(), "rows": [row.to_json() for row in rows]})

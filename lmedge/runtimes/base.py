@@ -5,7 +5,6 @@ The public methods check, the private ones work: an adapter gives `status`, `_op
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lmedge.bundle import Artifact, TensorSpec, check_digest
-from lmedge.errors import BackendUnavailableError, BundleFormatError, DeviceUnavailableError, InputError
+from lmedge.errors import (
+    BackendUnavailableError,
+    BundleFormatError,
+    DeviceUnavailableError,
+    EngineError,
+    InputError,
+    LmedgeError,
+)
+from lmedge.runtimes.ownership import Owner, keep_in_forks
 
 Feeds = Mapping[str, npt.NDArray[Any]]
 Results = dict[str, npt.NDArray[Any]]
@@ -68,12 +75,14 @@ class Runtime(ABC):
 
     def __init__(self, artifact: Artifact, device: str, threads: int | None, batch: int | None) -> None:
         self.artifact, self.device, self.threads, self.batch = artifact, device, threads, batch
-        self._owner = threading.get_ident()
+        self._owner = Owner()
         self._closed = False
+        keep_in_forks(self)
         # Made once: these checks run on every frame.
         self._declared = {spec.name: (np.dtype(spec.dtype), spec) for spec in (*artifact.inputs, *artifact.outputs)}
         self._input_names = {spec.name for spec in artifact.inputs}
         self._output_names = {spec.name for spec in artifact.outputs}
+        self._fixed = {spec.name: fixed_shape(spec, batch) for _, spec in self._declared.values()}
 
     @classmethod
     @abstractmethod
@@ -145,24 +154,43 @@ class Runtime(ABC):
             feeds: input name → array, of the dtype and shape that `inputs` says, all with the same batch.
 
         Raises:
-            InputError: a name, dtype or shape is not the declared one; the runtime is closed or belongs to another thread.
+            InputError: a name, dtype or shape is not the declared one; the runtime is closed.
+            OwnershipError: another thread opened the runtime, or the process that this one was forked from.
+            EngineError: the engine failed.
         """
-        if self._closed:
-            raise InputError(f"This {self.name} runtime is closed. Open a new one.")
-        if threading.get_ident() != self._owner:
-            raise InputError(f"This {self.name} runtime belongs to the thread that opened it. Open one per thread.")
+        self.check_usable()
         checked = self._check_feeds(feeds)
         batch = next(iter(checked.values())).shape[0]
-        results = self._infer(checked)
+        try:
+            results = self._infer(checked)
+        except (LmedgeError, MemoryError):
+            raise
+        except Exception as error:  # engines' own exceptions share no base but Exception
+            raise EngineError(
+                f"{self.name} failed on {self.artifact.path}: {error or type(error).__name__}. "
+                f"If this stays so, check the bundle on this machine: lmedge verify {self.artifact.root} --backend {self.name}"
+            ) from error
         self._check_results(results, batch)
         return results
 
     @final
+    def check_usable(self) -> None:
+        """Whether `infer` may be called here and now.
+
+        Raises:
+            InputError: the runtime is closed; OwnershipError: another thread or process opened it.
+        """
+        if self._closed:
+            raise InputError(f"This {self.name} runtime is closed. Open a new one.")
+        self._owner.check(f"{self.name} runtime")
+
+    @final
     def close(self) -> None:
-        """Frees the engine; closing twice is fine."""
+        """Frees the engine; closing twice is fine. In a forked process nothing is freed: see `lmedge.runtimes.ownership`."""
         if not self._closed:
             self._closed = True
-            self._close()
+            if self._owner.is_of_this_process:
+                self._close()
 
     def __enter__(self) -> Runtime:
         return self
@@ -208,6 +236,9 @@ class Runtime(ABC):
                 )
 
     def _check_feeds(self, feeds: Feeds) -> Results:
+        if self._are_right(feeds):
+            # `dict(feeds)` would leave a dictionary in Python's free list with every frame.
+            return {name: array for name, array in feeds.items()}  # noqa: C416
         if feeds.keys() != self._input_names:
             raise InputError(f"{self.name} expects the inputs {sorted(self._input_names)}; got {sorted(feeds)}.")
         checked: Results = {}
@@ -224,13 +255,37 @@ class Runtime(ABC):
             raise InputError(f"This {self.name} runtime takes {wanted}; got batches {sorted(batches)}.")
         return checked
 
+    def _are_right(self, feeds: Feeds) -> bool:
+        """Whether all arrays can go to a fixed-batch engine as they are, the usual case; where not, a closer look tells."""
+        for name, array in feeds.items():
+            if (
+                not isinstance(array, np.ndarray)
+                or name not in self._input_names
+                or array.shape != self._fixed[name]
+                or array.dtype != self._declared[name][0]
+                or not array.flags.c_contiguous
+            ):
+                return False
+        return len(feeds) == len(self._input_names)
+
     def _check_results(self, results: Any, batch: int) -> None:
         if not isinstance(results, dict) or results.keys() != self._output_names:
             raise TypeError(f"{type(self).__name__}._infer must return a dict of {sorted(self._output_names)}.")
         for name, array in results.items():
             dtype, spec = self._declared[name]
+            if array.dtype == dtype and array.shape == self._fixed[name]:
+                continue
             if array.dtype != dtype or not spec.fits(array.shape) or array.shape[0] != batch:
                 raise TypeError(f"{self.name} returned {spec.name!r} as {array.dtype} {array.shape}, not {spec.shape_text}.")
+
+
+def fixed_shape(spec: TensorSpec, batch: int | None) -> tuple[int, ...] | None:
+    """The one shape of a tensor in a runtime for one batch, or None where there is none."""
+    if batch is None or not spec.shape:
+        return None
+    first, *others = spec.shape
+    sizes = [size for size in others if isinstance(size, int)]
+    return (batch, *sizes) if len(sizes) == len(others) and (isinstance(first, str) or first == batch) else None
 
 
 def _compatible(found: tuple[int | str, ...], wanted: tuple[int | str, ...]) -> bool:

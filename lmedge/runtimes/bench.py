@@ -1,182 +1,260 @@
 """Latency of `FaceLandmarker.predict` and of the bare engine call under it, measured in the same run.
 
 Both alternate call by call, so that a machine that slows down slows both; their difference is what lmedge adds: checks, crop,
-and the way back to image pixels.
+and the way back to image pixels. Every call gets another crop and every answer is looked at: see
+`lmedge.runtimes.benchmarking.guarded_calls`. Two bundles are measured in turn in one process, and compared.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import cv2
 
-from lmedge.bundle import Bundle, machine_arch
+from lmedge.bundle import Bundle
 from lmedge.errors import InputError
-from lmedge.landmarks import FaceBox
-from lmedge.preprocess import crop_face
-from lmedge.reports import LatencyReport
-from lmedge.runtimes import find_runtime
+from lmedge.reports import ColdStart, EnergyUse, LatencyReport
+from lmedge.runtimes.benchmarking.cold_start import NoAnswerError, cold_start
+from lmedge.runtimes.benchmarking.compare import Comparison, compare
+from lmedge.runtimes.benchmarking.cpu_state import cpu_state
+from lmedge.runtimes.benchmarking.energy import measure_energy
+from lmedge.runtimes.benchmarking.interruptions import count_interruptions
+from lmedge.runtimes.benchmarking.machine import describe_machine
+from lmedge.runtimes.benchmarking.meters import find_meters
+from lmedge.runtimes.benchmarking.statistics import Times, block_size, few_calls, figures
+from lmedge.runtimes.benchmarking.subject import Subject
+from lmedge.runtimes.benchmarking.timing import BURST, WALL_CLOCK, WARM_UP, Clock, alternate, measure
 from lmedge.runtimes.checks import PlannedCheck, plan_checks
-from lmedge.runtimes.cuda_driver import probe_driver
-from lmedge.runtimes.landmarker import FaceLandmarker
+from lmedge.runtimes.gates import GateLimits
 
-_WARM_UP = 30
-_PERCENTILES = (50, 90, 99)
-# A common camera frame and a face at arm's length in it; noise, since no engine's time depends on what it sees.
-_FRAME_HW = (480, 640)
-_BOX_XYXY = (220.0, 140.0, 420.0, 340.0)
-_PACKAGES = (
-    "numpy",
-    "opencv-python",
-    "opencv-python-headless",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "cuda-bindings",
-    "tensorrt",
-    "torch",
-)
+__all__ = ["NOT_ASKED", "Conditions", "alternate", "bench", "bench_two", "describe_machine"]
 
 Progress = Callable[[int, int], None]
+NOT_ASKED = "not asked for"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How `bench` measures; checked when made.
+
+    Attributes:
+        device: None is each engine's own default: the CPU, or its first device where it has no CPU.
+        threads: of CPU engines, one row each; None leaves the engine's default.
+        batches: faces per call, one row each.
+        iterations: timed calls of `predict` and of the engine each; warm_up: untimed calls before them.
+        every_ms: pause between the starts of two calls, as a camera makes it; None is none.
+        cold_starts: fresh processes that are timed to their first answer; 0 leaves that out.
+        energy: whether meters are read, which takes some seconds per row.
+        limits: how far from the golden answers an engine may be; None is lmedge's own limits.
+    """
+
+    device: str | None = None
+    threads: tuple[int | None, ...] = (None,)
+    batches: tuple[int, ...] = (1,)
+    iterations: int = 300
+    warm_up: int = WARM_UP
+    every_ms: float | None = None
+    cold_starts: int = 0
+    energy: bool = False
+    limits: GateLimits | None = None
+
+    def __post_init__(self) -> None:
+        least = {"iterations": (self.iterations, 1), "warm_up": (self.warm_up, 0), "cold_starts": (self.cold_starts, 0)}
+        for name, (value, limit) in least.items():
+            if value < limit:
+                raise InputError(f"{name} must be at least {limit}; got {value}.")
+        counts = (*self.batches, *self.threads)
+        if not self.batches or not self.threads or any(count is not None and count < 1 for count in counts):
+            raise InputError(f"batches and threads must be at least 1; got {self.batches} and {self.threads}.")
+        if self.every_ms is not None and not 0 < self.every_ms < float("inf"):
+            raise InputError(f"every_ms must be above 0; got {self.every_ms}.")
 
 
 def bench(
     bundle: Bundle,
     backends: Sequence[str] | None = None,
     precisions: Sequence[str] | None = None,
+    conditions: Conditions | None = None,
     *,
-    device: str | None = None,
-    threads: int | None = None,
-    iterations: int = 300,
+    clock: Clock = WALL_CLOCK,
     progress: Progress | None = None,
 ) -> list[LatencyReport]:
-    """Measures every backend and precision of a bundle, one face per call.
+    """Measures every backend and precision of a bundle.
 
     Args:
         backends: None takes every installed one that the bundle serves.
         precisions: None takes all; of several files for one precision, the one that `select_here` gives is measured.
-        device: None is each engine's own default: the CPU, or its first device where it has no CPU.
-        threads: of CPU engines; None leaves the engine's default.
-        iterations: measured calls of each kind, after a warm-up.
+        conditions: how; the defaults of `Conditions` without them.
         progress: called with (rows done, rows in all).
 
     Raises:
+        ParityError: an engine does not answer as the golden vectors say, or under the clock other than before.
         BackendUnavailableError: a named backend, or every one, is missing here.
         BundleError: the bundle has nothing for a backend or precision that was named.
-        InputError: iterations below 1.
     """
-    if iterations < 1:
-        raise InputError(f"iterations must be at least 1; got {iterations}.")
-    planned, _ = plan_checks(bundle, backends, precisions, device=device)
-    # The last of several files for one precision, as everywhere.
-    chosen = list({(check.backend, check.artifact.precision): check for check in planned}.values())
-    reports = []
-    for check in chosen:
-        reports.append(_bench_one(bundle, check, device, threads, iterations))
+    how = conditions or Conditions()
+    setups = list(_setups(_planned(bundle, backends, precisions, how), how))
+    reports: list[LatencyReport] = []
+    for check, count, batch in setups:
+        reports += _rows([bundle], [check], count, batch, how, clock)
         if progress is not None:
-            progress(len(reports), len(chosen))
+            progress(len(reports), len(setups))
     return reports
 
 
-def describe_machine() -> dict[str, Any]:
-    """What figures were measured on: processor, cores, memory, system, Python, versions of engines. Plain data.
+def bench_two(
+    bundle: Bundle,
+    other: Bundle,
+    backends: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    conditions: Conditions | None = None,
+    *,
+    clock: Clock = WALL_CLOCK,
+    progress: Progress | None = None,
+) -> tuple[list[LatencyReport], list[LatencyReport], list[Comparison]]:
+    """Measures what two bundles have in common, both in turn, and compares them.
 
-    Where there is an NVIDIA driver, also "gpus", the names of its devices, and "cuda_driver", the newest CUDA it runs.
+    Returns:
+        The rows of the first, those of the second, and the first against the second.
+
+    Raises:
+        InputError: they have no backend and precision in common.
+        ParityError, BackendUnavailableError, BundleError: as `bench`.
     """
-    driver = probe_driver()
-    gpus = {"gpus": [gpu.name for gpu in driver.devices], "cuda_driver": driver.version} if driver.devices else {}
-    return {
-        "cpu": _cpu_model(),
-        "arch": machine_arch(),
-        "cores": os.cpu_count(),
-        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": _memory_gib(),
-        **gpus,
-        "os": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+    how = conditions or Conditions()
+    there = {_name(check): check for check in _planned(other, backends, precisions, how)}
+    planned = _planned(bundle, backends, precisions, how)
+    common = [check for check in planned if _name(check) in there]
+    if not common:
+        names = [" ".join(map(" ".join, sorted(found))) for found in ({_name(check) for check in planned}, set(there))]
+        raise InputError(f"{bundle.root} can be measured with {names[0]}, {other.root} with {names[1]}: nothing in common.")
+    rows: list[LatencyReport] = []
+    others: list[LatencyReport] = []
+    setups = list(_setups(common, how))
+    for check, count, batch in setups:
+        ours, theirs = _rows([bundle, other], [check, there[_name(check)]], count, batch, how, clock)
+        rows.append(ours)
+        others.append(theirs)
+        if progress is not None:
+            progress(len(rows), len(setups))
+    return rows, others, compare(rows, others, paired=True)[0]
+
+
+def _planned(
+    bundle: Bundle, backends: Sequence[str] | None, precisions: Sequence[str] | None, how: Conditions
+) -> list[PlannedCheck]:
+    planned, _ = plan_checks(bundle, backends, precisions, device=how.device)
+    # The last of several files for one precision, as everywhere.
+    return list({_name(check): check for check in planned}.values())
+
+
+def _name(check: PlannedCheck) -> tuple[str, str]:
+    return check.backend, check.artifact.precision
+
+
+def _setups(planned: Sequence[PlannedCheck], how: Conditions) -> Iterator[tuple[PlannedCheck, int | None, int]]:
+    return itertools.product(planned, how.threads, how.batches)
+
+
+def _rows(
+    bundles: Sequence[Bundle], checks: Sequence[PlannedCheck], threads: int | None, batch: int, how: Conditions, clock: Clock
+) -> list[LatencyReport]:
+    """One row per bundle; all are timed in turn."""
+    with ExitStack() as opened:
+        subjects = [
+            opened.enter_context(Subject(bundle, check, device=how.device, threads=threads, batch=batch, limits=how.limits))
+            for bundle, check in zip(bundles, checks, strict=True)
+        ]
+        before = cpu_state()
+        with count_interruptions() as interruptions:
+            timings = measure(
+                [subject.calls for subject in subjects],
+                how.iterations,
+                warm_up=how.warm_up,
+                every_ms=how.every_ms,
+                clock=clock,
+            )
+        cpu = {"before": before, "after": cpu_state(), "opencv_threads": cv2.getNumThreads()}
+        return [
+            _row(subject, bundle, times, how, clock, late=timings.late, interruptions=interruptions.count, cpu=cpu)
+            for subject, bundle, times in zip(subjects, bundles, timings.times_ms, strict=True)
+        ]
+
+
+def _row(
+    subject: Subject,
+    bundle: Bundle,
+    times_ms: tuple[Times, ...],
+    how: Conditions,
+    clock: Clock,
+    *,
+    late: int,
+    interruptions: int | None,
+    cpu: Mapping[str, Any],
+) -> LatencyReport:
+    block = block_size(how.iterations, BURST)
+    predict, engine = (figures(times, block) for times in times_ms)
+    missing = {"p999_ms": few_calls(how.iterations)}
+    missing["golden"] = subject.unguarded
+    start, missing["cold_start"] = _cold_start(subject, bundle, how)
+    energy, missing["energy"] = _energy(subject, how, clock)
+    return LatencyReport(
+        backend=subject.backend,
+        precision=subject.artifact.precision,
+        threads=subject.threads,
+        batch=subject.batch,
+        p50_ms=predict.p50_ms,
+        p90_ms=predict.p90_ms,
+        p99_ms=predict.p99_ms,
+        count=how.iterations,
+        engine_p50_ms=engine.p50_ms,
+        engine_p90_ms=engine.p90_ms,
+        engine_p99_ms=engine.p99_ms,
+        artifact=subject.artifact.path,
+        engine_precision=subject.runtime.precision_used,
+        remark=subject.runtime.remark,
+        device=subject.runtime.device,
+        every_ms=how.every_ms,
+        late=late,
+        p999_ms=predict.p999_ms,
+        engine_p999_ms=engine.p999_ms,
+        block=block,
+        p50_blocks_ms=predict.blocks_ms,
+        engine_p50_blocks_ms=engine.blocks_ms,
+        interruptions=interruptions,
+        cold_start=start,
+        energy=energy,
+        cpu=cpu,
+        not_measured={what: why for what, why in missing.items() if why},
+    )
+
+
+def _cold_start(subject: Subject, bundle: Bundle, how: Conditions) -> tuple[ColdStart | None, str]:
+    if not how.cold_starts:
+        return None, NOT_ASKED
+    if subject.batch > 1:
+        return None, "measured for one face per call"
+    wanted = {
+        "bundle": str(bundle.root.resolve()),
+        "backend": subject.backend,
+        "precision": subject.artifact.precision,
+        "device": subject.runtime.device,
+        "threads": subject.threads,
     }
-
-
-def _bench_one(bundle: Bundle, check: PlannedCheck, device: str | None, threads: int | None, iterations: int) -> LatencyReport:
-    frame = np.random.default_rng(0).integers(0, 256, (*_FRAME_HW, 3), np.uint8)
-    box = FaceBox(*_BOX_XYXY)
-    with find_runtime(check.backend).open(check.artifact, device=device, threads=threads) as runtime:
-        landmarker = FaceLandmarker(bundle, runtime)
-        crop, _ = crop_face(frame, box, landmarker.spec)
-        call_engine = runtime.engine_call({runtime.inputs[0].name: crop[None]})
-        predict_ms, engine_ms = alternate(lambda: landmarker.predict(frame, [box]), call_engine, iterations)
-        p50, p90, p99 = np.percentile(predict_ms, _PERCENTILES)
-        engine_p50, engine_p90, engine_p99 = np.percentile(engine_ms, _PERCENTILES)
-        return LatencyReport(
-            backend=check.backend,
-            precision=check.artifact.precision,
-            threads=threads,
-            batch=1,
-            p50_ms=float(p50),
-            p90_ms=float(p90),
-            p99_ms=float(p99),
-            count=iterations,
-            engine_p50_ms=float(engine_p50),
-            engine_p90_ms=float(engine_p90),
-            engine_p99_ms=float(engine_p99),
-            artifact=check.artifact.path,
-            engine_precision=runtime.precision_used,
-            remark=runtime.remark,
-        )
-
-
-def alternate(
-    first: Callable[[], Any],
-    second: Callable[[], Any],
-    iterations: int,
-    clock_ns: Callable[[], int] = time.perf_counter_ns,
-    burst: int = 1,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Milliseconds of each call of two functions, in turn, after a warm-up.
-
-    Args:
-        burst: calls of one before the other has its turn. Two networks that take turns call by call drive each other out of the
-            processor's caches, which no device does to its one network.
-    """
-    for _ in range(_WARM_UP):
-        first()
-        second()
-    times_ns = np.empty((2, iterations), np.int64)
-    for start in range(0, iterations, burst):
-        for call, row in ((first, times_ns[0]), (second, times_ns[1])):
-            for index in range(start, min(start + burst, iterations)):
-                began = clock_ns()
-                call()
-                row[index] = clock_ns() - began
-    return times_ns[0] / 1e6, times_ns[1] / 1e6
-
-
-def _cpu_model() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.lower().startswith(("model name", "hardware"))]
-    return names[0] if names else platform.processor() or platform.machine()
+        return cold_start(wanted, how.cold_starts), ""
+    except NoAnswerError as error:
+        return None, str(error)
 
 
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _energy(subject: Subject, how: Conditions, clock: Clock) -> tuple[tuple[EnergyUse, ...], str]:
+    if not how.energy:
+        return (), NOT_ASKED
+    meters, reason = find_meters(subject.runtime.device)
+    if not meters:
+        return (), reason
+    return measure_energy(subject.calls[0], meters, every_ms=how.every_ms, clock=clock), ""

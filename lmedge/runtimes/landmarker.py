@@ -9,14 +9,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lmedge.bundle import CONFIDENCE, LANDMARKS, Bundle
-from lmedge.errors import InputError, LmedgeError
+from lmedge.bundle import Bundle
+from lmedge.errors import EngineError, InputError
 from lmedge.landmarks import FaceBox, Landmarks
-from lmedge.preprocess import REFERENCE, PreprocessSpec, check_box_in_image, check_image, crop_transform, warp
+from lmedge.preprocess import REFERENCE, PreprocessSpec
 from lmedge.runtimes import find_runtime
 from lmedge.runtimes.base import Runtime
 from lmedge.runtimes.checks import select_here
+from lmedge.runtimes.choice import AUTO, EngineChoice, choose_engine
+from lmedge.runtimes.crops import CropBatch, CutFaces
+from lmedge.runtimes.engine_set import EngineSet
+from lmedge.runtimes.self_test import NOT_ASKED, SelfTest, self_test_engine
 from lmedge.schemas import LandmarkSchema
+
+# Engines take memory and clocks rise in their first calls.
+_WARM_UP = 3
 
 
 class FaceLandmarker:
@@ -24,14 +31,26 @@ class FaceLandmarker:
 
     Attributes:
         bundle: where the network comes from.
-        runtime: the engine that runs it, compiled for one face per call.
+        runtime: the engine that runs it, for the first of the batch sizes.
+        self_test: whether the engine was held to the bundle's golden answers when it was opened.
+        choice: how ``backend="auto"`` chose the engine; None where the caller named it.
     """
 
     def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
+        """Takes an opened engine as it is, and closes it in the end; `open` does more.
+
+        Args:
+            runtime: for any batch size, or for one; a network of the bundle.
+        """
         self.bundle = bundle
         self.runtime = runtime
-        self._input = runtime.inputs[0].name
-        self._num_points = bundle.manifest.schema.num_points
+        self.self_test: SelfTest = NOT_ASKED
+        self.choice: EngineChoice | None = None
+        self._use(EngineSet(runtime))
+
+    def _use(self, engines: EngineSet) -> None:
+        self._engines = engines
+        self._cutter = CropBatch(self.bundle.manifest.preprocess, max(engines.sizes, default=1))
 
     @classmethod
     def open(
@@ -39,30 +58,72 @@ class FaceLandmarker:
         bundle: Bundle | str | Path,
         *,
         backend: str = "onnxruntime",
-        precision: str = "fp32",
+        precision: str | None = None,
         device: str | None = None,
         threads: int | None = None,
         dialect: str | None = None,
+        batches: Sequence[int] = (1,),
+        ahead: bool = True,
+        self_test: bool = True,
+        warm_up: int = _WARM_UP,
     ) -> FaceLandmarker:
         """Opens a bundle on exactly this engine, precision and device; there is no fallback.
 
         Args:
             bundle: an opened bundle, its folder, or a trained one as "zoo:ibug68".
-            backend: one of `lmedge.runtimes.runtime_names()`.
-            precision: "fp32", "fp16", "int8" or "fp16-int8", where the bundle has it.
+            backend: one of `lmedge.runtimes.runtime_names()`; or "auto", the fastest that is right on this machine: measured
+                once, and remembered, see `lmedge.runtimes.choice`. `choice` says which.
+            precision: "fp32", "fp16", "int8" or "fp16-int8", where the bundle has it. None is "fp32" for a named backend, and
+                any for "auto".
             device: one of the backend's `status().devices`; None is the CPU, for an engine without it its first device.
             threads: of CPU engines; None leaves the engine's default.
             dialect: overrides which of several files of a precision is taken; see `select_here`.
+            batches: numbers of faces per call that engines are compiled for. With (1, 4), seven faces are a call for four and
+                three for one each; without 1 among them, the last call is filled up. More of them take more memory.
+            ahead: compile all of them now; else the first, and the others when so many faces first appear.
+            self_test: hold every engine to the bundle's golden answers before it is used; some milliseconds.
+            warm_up: calls of every engine before the first that counts.
 
         Raises:
             BundleError: no bundle there, or nothing in it for this backend and precision.
             BackendUnavailableError: the engine is not installed (or, DeviceUnavailableError, has no such device).
             DigestMismatchError: the file is not the one the manifest promises.
+            ParityError: the engine does not give the golden answers on this machine.
+            InputError: threads, a batch size or their number below 1, or warm_up below 0.
         """
+        if not batches or min(batches) < 1 or warm_up < 0:
+            raise InputError(
+                f"batches must name at least one size of at least 1, and warm_up be at least 0; got {batches}, {warm_up}."
+            )
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        adapter = find_runtime(backend)
-        artifact = select_here(opened, backend, precision, dialect=dialect, device=device)
-        return cls(opened, adapter.open(artifact, device=device, threads=threads, batch=1))
+        choice = None
+        if backend == AUTO:
+            choice = choose_engine(opened, precision=precision, device=device, threads=threads, dialect=dialect)
+            backend, artifact, device = choice.backend, choice.artifact, choice.device
+        else:
+            artifact = select_here(opened, backend, precision or "fp32", dialect=dialect, device=device)
+        runtime = find_runtime(backend).open(artifact, device=device, threads=threads, batch=batches[0])
+        landmarker = cls(opened, runtime)
+        landmarker.choice = choice
+        try:
+            landmarker._prepare_all(batches, ahead, self_test, warm_up)
+        except BaseException:
+            landmarker.close()
+            raise
+        return landmarker
+
+    def _prepare_all(self, batches: Sequence[int], ahead: bool, self_test: bool, warm_up: int) -> None:
+        def prepare(runtime: Runtime) -> None:
+            if self_test:
+                self.self_test = self_test_engine(runtime, self.bundle)
+            blank = np.zeros((runtime.batch or 1, *self.spec.input_hw, 3), np.uint8)
+            for _ in range(warm_up):
+                runtime.infer({runtime.inputs[0].name: blank})
+
+        prepare(self.runtime)
+        self._use(EngineSet(self.runtime, batches[1:], prepare))
+        if ahead:
+            self._engines.compile()
 
     @property
     def schema(self) -> LandmarkSchema:
@@ -74,10 +135,17 @@ class FaceLandmarker:
         """How crops are made."""
         return self.bundle.manifest.preprocess
 
+    @property
+    def ready_batches(self) -> tuple[int, ...]:
+        """The numbers of faces per call that engines are compiled for by now."""
+        return self._engines.ready
+
     def predict(
         self, image_bgr: npt.NDArray[np.uint8], boxes_xyxy: npt.ArrayLike | Sequence[FaceBox], box_kind: str = REFERENCE
     ) -> list[Landmarks]:
-        """The landmarks of each face, in the order of the boxes.
+        """The landmarks of each face, in the order of the boxes. They own their memory.
+
+        After an error the next call works as if nothing had been.
 
         Args:
             image_bgr: uint8 (H, W, 3) BGR of any stride; gray (H, W) is replicated.
@@ -86,31 +154,56 @@ class FaceLandmarker:
 
         Raises:
             InputError: an image or a box that cannot be used; a kind the bundle has no fit for; the landmarker is closed.
-            LmedgeError: the engine answered something that is not a number.
+            OwnershipError: another thread opened the landmarker, or the process that this one was forked from.
+            EngineError: the engine failed, or answered something that is not a number.
+        """
+        self.runtime.check_usable()
+        return self.answer(self.cut(image_bgr, boxes_xyxy, box_kind))
+
+    def cut(
+        self, image_bgr: npt.NDArray[np.uint8], boxes_xyxy: npt.ArrayLike | Sequence[FaceBox], box_kind: str = REFERENCE
+    ) -> CutFaces:
+        """The first half of `predict`: afterwards the image is not needed any more. Only one image at a time can be in work.
+
+        Another thread than the landmarker's own may call it, while that one does nothing.
+
+        Raises:
+            InputError: an image or a box that cannot be used; a kind the bundle has no fit for.
         """
         boxes = face_boxes(boxes_xyxy, box_kind)
-        image = check_image(image_bgr)
-        for box in boxes:
-            check_box_in_image(box, (image.shape[0], image.shape[1]))
-        return [self._predict_face(image, box) for box in boxes]
+        return self._cutter.cut(image_bgr, boxes, self._engines.room(len(boxes)))
 
-    def _predict_face(self, image_bgr: npt.NDArray[np.uint8], box: FaceBox) -> Landmarks:
-        transform = crop_transform(box, self.spec)
-        crop = warp(image_bgr, transform, self.spec.border_value)
-        results = self.runtime.infer({self._input: crop[None]})
-        fractions = results[LANDMARKS][0]
-        if not np.isfinite(fractions).all():
-            raise LmedgeError(
-                f"{self.runtime.name} answered NaN or infinity for {self.runtime.artifact.path}. "
+    def answer(self, faces: CutFaces) -> list[Landmarks]:
+        """The second half of `predict`: the landmarks of the faces that were cut last.
+
+        Raises:
+            InputError: the landmarker is closed; OwnershipError: another thread or process opened it.
+            EngineError: the engine failed, or answered something that is not a number.
+        """
+        if not faces.boxes:
+            return []
+        answers = self._engines.answer(faces.crops, len(faces.boxes))
+        fractions, sure = answers.fractions, answers.confidence
+        # What is not a number is refused below; numbers without a place in float32 become infinite, and are refused too.
+        with np.errstate(invalid="ignore", over="ignore"):
+            points_px = [
+                way.from_fractions(face).astype(np.float32) for way, face in zip(faces.transforms, fractions, strict=True)
+            ]
+        schema = self.schema
+        try:
+            return [
+                Landmarks(points, schema, box, None if sure is None else sure[index])
+                for index, (box, points) in enumerate(zip(faces.boxes, points_px, strict=True))
+            ]
+        except InputError as error:
+            raise EngineError(
+                f"{self.runtime.name} answered NaN, infinity, or a confidence outside 0 to 1 for {self.runtime.artifact.path}. "
                 f"Check the bundle on this machine: lmedge verify {self.bundle.root} --backend {self.runtime.name}"
-            )
-        confidence = results.get(CONFIDENCE)
-        points_px = transform.from_fractions(fractions).astype(np.float32)
-        return Landmarks(points_px, self.schema, box, None if confidence is None else confidence[0])
+            ) from error
 
     def close(self) -> None:
-        """Frees the engine; closing twice is fine."""
-        self.runtime.close()
+        """Frees the engines; closing twice is fine."""
+        self._engines.close()
 
     def __enter__(self) -> FaceLandmarker:
         return self
@@ -125,11 +218,14 @@ def face_boxes(boxes_xyxy: Any, kind: str = REFERENCE) -> list[FaceBox]:
     Raises:
         InputError: another shape, or a box without area.
     """
-    if isinstance(boxes_xyxy, Sequence) and all(isinstance(box, FaceBox) for box in boxes_xyxy):
+    listed = not isinstance(boxes_xyxy, np.ndarray) and isinstance(boxes_xyxy, Sequence)
+    if listed and all(isinstance(box, FaceBox) for box in boxes_xyxy):
         return list(boxes_xyxy)
     try:
+        if np.iscomplexobj(boxes_xyxy):
+            raise TypeError("they are complex")
         array = np.asarray(boxes_xyxy, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"Boxes must be numbers of shape (N, 4): x_min, y_min, x_max, y_max; {error}.") from error
     if array.size == 0:
         return []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from lmedge.bundle import TensorSpec, machine_arch
 from lmedge.errors import BundleFormatError, DeviceUnavailableError
-from lmedge.runtimes.base import Results, Runtime, RuntimeStatus
+from lmedge.runtimes.base import Results, Runtime, RuntimeStatus, fixed_shape
 
 _EXTRA = "Install it: pip install 'lmedge[onnxruntime]'"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -54,6 +56,7 @@ class OnnxRuntime(Runtime):
         self._check_signature(tuple(map(_spec_of, session.get_inputs())), tuple(map(_spec_of, session.get_outputs())))
         self._session = session
         self._names = [spec.name for spec in self.outputs]
+        self._binding, self._bound = self._bind(session)
         self.precision_used = self._precision_used()
 
     def _options(self, engine: Any) -> Any:
@@ -79,11 +82,36 @@ class OnnxRuntime(Runtime):
         # The CPU provider has no float16 arithmetic on x86-64: it casts, computes in float32, and casts back.
         return {"fp16": "f32", "fp16-int8": "f32, rounded to int8 steps"}.get(self.artifact.precision, "")
 
+    def _bind(self, session: Any) -> tuple[Any, Results]:
+        """Arrays for all tensors of the one batch size, which the session reads and writes in place; else None and nothing.
+
+        On another device an input is copied over when it is bound, so there it would have to be bound for every call.
+        """
+        shapes = {spec.name: fixed_shape(spec, self.batch) for spec in (*self.inputs, *self.outputs)}
+        if self.device != "cpu" or None in shapes.values():
+            return None, {}
+        binding = session.io_binding()
+        bound: Results = {}
+        for spec in (*self.inputs, *self.outputs):
+            bound[spec.name] = np.zeros(cast(tuple[int, ...], shapes[spec.name]), spec.dtype)
+        for spec in self.inputs:
+            binding.bind_cpu_input(spec.name, bound[spec.name])
+        for spec in self.outputs:
+            array = bound[spec.name]
+            binding.bind_output(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        return binding, bound
+
     def _infer(self, feeds: Results) -> Results:
-        return dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
+        if self._binding is None:
+            return dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
+        for name, array in feeds.items():
+            self._bound[name][...] = array
+        self._session.run_with_iobinding(self._binding)
+        return {name: self._bound[name].copy() for name in self._names}
 
     def _close(self) -> None:
-        del self._session
+        # The binding refers to the session and to the arrays.
+        del self._binding, self._bound, self._session
 
 
 def import_onnxruntime() -> Any:

@@ -98,7 +98,7 @@ def self_test(
         BackendUnavailableError: the engine or its device is not here.
     """
     with FaceLandmarker.open(
-        bundle, backend=backend, precision=precision, device=device, threads=threads, dialect=dialect
+        bundle, backend=backend, precision=precision, device=device, threads=threads, dialect=dialect, self_test=False
     ) as landmarker:
         return check_golden(landmarker, limits)
 

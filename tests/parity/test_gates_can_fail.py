@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from lmedge.bundle import Bundle
 from lmedge.errors import ParityError
 from lmedge.preprocess import CropTransform
 from lmedge.reports import ParityReport
-from lmedge.runtimes import landmarker as landmarker_module
+from lmedge.runtimes import crops as crops_module
 from lmedge.runtimes.checks import check_lineage
 from lmedge.runtimes.landmarker import FaceLandmarker
 from lmedge.runtimes.parity import check_golden, compare, require
@@ -242,7 +243,11 @@ CROP_MUTANTS = {
 def test_the_self_test_catches_a_wrong_crop(tmp_path: Path, mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = numpy_bundle(tmp_path)
     monkeypatch.setattr(preprocess, "warp", CROP_MUTANTS[mutant])
-    monkeypatch.setattr(landmarker_module, "warp", CROP_MUTANTS[mutant])
+
+    def into_given_memory(image: Any, transform: CropTransform, border: int, *, out: npt.NDArray[np.uint8], finer: Any) -> None:
+        out[...] = CROP_MUTANTS[mutant](image, transform, border)
+
+    monkeypatch.setattr(crops_module, "warp", into_given_memory)
     report = golden_report(bundle)
     assert "golden_crop" in failed(report)
     assert "golden_network" not in failed(report)

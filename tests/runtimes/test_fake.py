@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmedge import Bundle, FaceLandmarker
-from lmedge.errors import InputError
+from lmedge.errors import EngineError, InputError
 from lmedge.runtimes.fake import FakeRuntime, brightness_centres, fake_bundle
 from lmedge.schemas import IBUG_68
 from tests.bundles import random_crops
@@ -33,7 +33,7 @@ def test_scripted_answers_come_in_turn_and_then_computed_ones(fake_faces: Bundle
         runtime.script(np.full((5, 2), 0.25), np.stack([np.zeros((5, 2)), np.ones((5, 2))]), RuntimeError("engine lost"))
         assert (runtime.infer({"image": crops})["landmarks"] == 0.25).all()
         np.testing.assert_array_equal(runtime.infer({"image": crops})["landmarks"][:, 0, 0], [0, 1])
-        with pytest.raises(RuntimeError, match="engine lost"):
+        with pytest.raises(EngineError, match="engine lost"):
             runtime.infer({"image": crops})
         np.testing.assert_array_equal(runtime.infer({"image": crops})["landmarks"], computed)
 

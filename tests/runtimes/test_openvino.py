@@ -107,3 +107,12 @@ def test_hiding_the_sender_leaves_no_trace() -> None:
     with telemetry_off(), pytest.raises(ImportError):
         import openvino_telemetry  # noqa: F401
     assert {name: module for name, module in sys.modules.items() if name.startswith("openvino_telemetry")} == before
+
+
+def test_one_thread_is_the_callers_own_and_gives_the_same_bits(network: Artifact) -> None:
+    """A stream of its own would make the caller wait for it whenever the machine is busy."""
+    with OpenVinoRuntime.open(network, threads=1) as one, OpenVinoRuntime.open(network, threads=2) as two:
+        assert one._request.get_compiled_model().get_property("NUM_STREAMS") == 0
+        assert two._request.get_compiled_model().get_property("NUM_STREAMS") == 1
+        crops = {"image": random_crops(1)}
+        np.testing.assert_array_equal(one.infer(crops)["landmarks"], two.infer(crops)["landmarks"])

@@ -15,7 +15,7 @@ from lmedge.bundle import Bundle
 from lmedge.cli import app
 from lmedge.errors import DeviceUnavailableError
 from lmedge.runtimes.base import RuntimeStatus
-from lmedge.runtimes.bench import bench, describe_machine
+from lmedge.runtimes.bench import Conditions, bench, describe_machine
 from lmedge.runtimes.parity import self_test
 from lmedge.runtimes.verify import verify_bundle
 from tests.bundles import tiny_golden
@@ -84,14 +84,14 @@ def test_without_a_gpu_the_rest_is_verified_and_the_engine_named(bundle: Bundle,
 
 
 def test_each_engine_is_measured_where_it_runs(bundle: Bundle) -> None:
-    rows = bench(bundle, iterations=3)
+    rows = bench(bundle, conditions=Conditions(iterations=3))
     assert sorted(row.backend for row in rows) == BOTH
     assert {row.remark for row in rows} == {""}
 
 
 def test_what_is_unlike_expected_is_in_the_row(bundle: Bundle, fake_gpu: FakeGpu) -> None:
     fake_gpu.fail("cudaStreamBeginCapture", code=900, times=None)
-    (row,) = bench(bundle, ["tensorrt"], iterations=3)
+    (row,) = bench(bundle, ["tensorrt"], conditions=Conditions(iterations=3))
     assert row.remark.startswith("without a CUDA graph")
     shown = CliRunner().invoke(app, ["bench", str(bundle.root), "--backend", "tensorrt", "--iterations", "3"])
     assert shown.exit_code == 0, shown.output

@@ -38,6 +38,8 @@ STROKES = (
 CED_SHOWN = 0.10
 _CED_MOST, _CED_STEPS = 0.5, 201
 _MARKED_EPOCHS = 30
+# A p99 beyond so many times the slowest median leaves the picture: on a busy machine bars would be too short to compare.
+_TAIL_SHOWN = 2.0
 _HEADROOM = 1.15
 _SIZE_IN = (6.4, 3.3)
 _STYLE = {
@@ -150,6 +152,27 @@ def layers_svg(layers: Sequence[Mapping[str, Any]], name: str) -> str:
         axes.set_xlabel("squared error with this layer alone in int8, % of full int8's")
         axes.grid(axis="y", visible=False)
         return _svg(figure, name)
+
+
+def latency_svg(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """What one face takes on each engine: the median of the bare engine call, what `predict` adds, and a line up to its p99.
+
+    Args:
+        rows: with `p50_ms`, `p99_ms` and `engine_p50_ms`; names: one for each.
+    """
+    p50, p99, engine = (np.array([row[key] for row in rows]) for key in ("p50_ms", "p99_ms", "engine_p50_ms"))
+    places = np.arange(len(rows))
+    with _figure("latency", 1, height=1.1 + 0.3 * len(rows)) as (figure, (axes,)):
+        axes.barh(places, engine, color=SERIES[0], height=0.6, label="engine")
+        axes.barh(places, np.maximum(p50 - engine, 0), left=engine, color=SERIES[1], height=0.6, label="crop, checks, points")
+        axes.hlines(places, p50, p99, color=INK, linewidth=0.8, label="up to p99")
+        axes.set_yticks(places, names)
+        axes.invert_yaxis()
+        axes.set_xlim(0, _HEADROOM * min(float(p99.max()), _TAIL_SHOWN * float(p50.max())))
+        axes.set_xlabel("one face, ms")
+        axes.grid(axis="y", visible=False)
+        axes.legend(loc="best")
+        return _svg(figure, "latency")
 
 
 def front_svg(points: Sequence[Mapping[str, Any]], max_nme_loss: float | None, min_speedup: float | None, name: str) -> str:

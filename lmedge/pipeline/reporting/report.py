@@ -24,7 +24,7 @@ from lmedge.data.sources import KINDS, source_terms
 from lmedge.errors import DataError
 from lmedge.export.check_tensorrt import EXTRA
 from lmedge.pipeline.engines import EnginesFound, read_engines
-from lmedge.pipeline.reporting.charts import ced_svg, confidence_svg, front_svg, layers_svg, training_svg
+from lmedge.pipeline.reporting.charts import ced_svg, confidence_svg, front_svg, latency_svg, layers_svg, training_svg
 from lmedge.pipeline.reporting.commands import PLACE, build_command, verify_command
 from lmedge.pipeline.reporting.findings import (
     Row,
@@ -74,6 +74,7 @@ def render_report(context: RunContext) -> str:
     index = read_index(context.folder / "faces", context.sources)
     latency, evaluation = _read(context, "bench", run_files.LATENCY), _read(context, "evaluate", run_files.EVALUATION)
     rows = mark_fastest(summary_rows(context))
+    timed = [row for row in rows if row["p50_ms"] is not None]
     engines = read_engines(context)
     gated = [*parity, *run_files.accuracy_reports(context), *engines.parity]
     errors = _errors_per_face(context)
@@ -89,6 +90,7 @@ def render_report(context: RunContext) -> str:
         "rows": rows,
         "speed_notes": speed_notes(rows),
         "loss_groups": [name for name in GROUP_GATES if any(name in row["group_losses"] for row in rows)],
+        "latency_chart": latency_svg(timed, [name_of(row) for row in timed]) if timed else "",
         "best": pictured,
         "latency": latency,
         "evaluation": evaluation,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmedge.pipeline.reporting.charts import ced_svg, front_svg, layers_svg, training_svg
+from lmedge.pipeline.reporting.charts import ced_svg, front_svg, latency_svg, layers_svg, training_svg
 from tests.requirements import require
 
 require("matplotlib")
@@ -27,6 +27,7 @@ POINTS = [
     }
     for count in range(6)
 ]
+TIMES = [{"p50_ms": p50, "p99_ms": 1.3 * p50, "engine_p50_ms": 0.8 * p50} for p50 in (2.0, 1.0)]
 FACES = {"fp32": np.linspace(0.02, 0.09, 40), "int8": np.linspace(0.02, 0.1, 40)}
 
 
@@ -37,6 +38,7 @@ def charts() -> list[str]:
         training_svg(HISTORY, 4, "wing"),
         layers_svg(LAYERS, "layers-x86"),
         front_svg(POINTS, 2e-4, 1.2, "front-x86"),
+        latency_svg(TIMES, ["fp32", "int8"]),
     ]
 
 
@@ -54,7 +56,8 @@ def test_a_chart_brings_no_style_address_or_date(charts: list[str]) -> None:
 
 def test_the_same_numbers_give_the_same_chart(charts: list[str]) -> None:
     assert [ced_svg(FACES), training_svg(HISTORY, 4, "wing")] == charts[:2]
-    assert [layers_svg(LAYERS, "layers-x86"), front_svg(POINTS, 2e-4, 1.2, "front-x86")] == charts[2:]
+    assert [layers_svg(LAYERS, "layers-x86"), front_svg(POINTS, 2e-4, 1.2, "front-x86")] == charts[2:4]
+    assert latency_svg(TIMES, ["fp32", "int8"]) == charts[4]
 
 
 def test_other_numbers_give_another_chart(charts: list[str]) -> None:
@@ -82,6 +85,17 @@ def test_bars_of_layers_stand_in_their_order_with_words_and_numbers() -> None:
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", layers_svg(LAYERS[:3], "layers"))
     named = [text for text in texts if "convolution" in text]
     assert named == [f"1×1 convolution, 8 → 16  ·  {number}" for number in (1, 2, 3)]
+
+
+def test_times_of_engines_stand_in_their_order_with_their_names() -> None:
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", latency_svg(TIMES, ["OpenVINO fp32", "OpenVINO int8"]))
+    assert [text for text in texts if text.startswith("OpenVINO")] == ["OpenVINO fp32", "OpenVINO int8"]
+
+
+def test_one_interrupted_row_does_not_flatten_the_bars() -> None:
+    interrupted = [{**TIMES[0], "p99_ms": 500.0}, TIMES[1]]
+    ticks = re.findall(r"<text[^>]*>([\d.]+)</text>", latency_svg(interrupted, ["a", "b"]))
+    assert max(map(float, ticks)) < 10
 
 
 def test_every_point_of_a_front_tells_how_many_layers_are_in_float() -> None:
