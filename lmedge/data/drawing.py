@@ -73,7 +73,7 @@ def draw_points(
 
 def fitting_radius_px(extent_px: float, schema: LandmarkSchema) -> float:
     """Of the points of a face of this size: smaller where there are more."""
-    return max(_MIN_RADIUS_PX, _POINT_RADIUS * extent_px * (_POINT_RADIUS_AT / schema.num_points) ** 0.5)
+    return float(max(_MIN_RADIUS_PX, _POINT_RADIUS * extent_px * (_POINT_RADIUS_AT / schema.num_points) ** 0.5))
 
 
 def fixed_point(point_px: npt.NDArray[np.floating]) -> tuple[int, int]:
