@@ -257,7 +257,8 @@ class _Problem:
 
         Infinite where a point is not in front of the camera.
         """
-        turned = (self.average_mm + np.tensordot(amounts, self.ways_mm, 1)) @ rotation.T
+        changed = amounts @ self.ways_mm.reshape(len(amounts), -1)
+        turned = (self.average_mm + changed.reshape(-1, 3)) @ rotation.T
         depth = turned[:, 2] + translation[2]
         if depth.min() <= 0:
             return np.inf, np.zeros(0), np.zeros((0, 0))
@@ -268,10 +269,18 @@ class _Problem:
         by_place[:, 0, 0] = by_place[:, 1, 1] = 1
         by_place[:, :, 2] = -across
         by_place *= (self.camera.focal_px / depth / self.spread_px)[:, None, None]
-        by_amount = np.einsum("pxc,qpc->pxq", by_place, self.ways_mm @ rotation.T)
-        by_turn = np.cross(turned[:, None], by_place)
+        by_amount = by_place @ (self.ways_mm @ rotation.T).transpose(1, 2, 0)
+        by_turn = by_place @ _crossing(turned)
         slopes = np.concatenate([by_turn, by_place, by_amount], axis=2).reshape(-1, 6 + len(amounts))
         gradient, curvature = slopes.T @ missed.ravel(), slopes.T @ slopes
         gradient[6:] -= amounts
         curvature[np.arange(6, len(curvature)), np.arange(6, len(curvature))] += 1
         return float((missed**2).sum() + (amounts**2).sum()), gradient, curvature
+
+
+def _crossing(points: Floats) -> Floats:
+    """Matrices (P, 3, 3) with row · matrix = point × row."""
+    x, y, z = points.T
+    crossing = np.zeros((len(points), 3, 3))
+    crossing[:, 0, 1], crossing[:, 0, 2], crossing[:, 1, 2] = z, -y, x
+    return crossing - crossing.transpose(0, 2, 1)

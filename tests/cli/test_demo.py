@@ -128,7 +128,7 @@ def test_a_drive_leaves_events_a_picture_and_a_summary(clip: Path, face: tuple[n
     assert cv2.imread("watched.drive.png") is not None
 
 
-def test_a_clip_without_a_face_is_an_error_and_what_was_written_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_without_a_face_is_an_error_and_the_outputs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     requirements.require("onnxruntime")
     monkeypatch.chdir(tmp_path)
     clip = write_video(tmp_path / "empty.mp4", [np.full((120, 160, 3), 40, np.uint8)] * 3)
