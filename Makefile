@@ -15,7 +15,7 @@ BIN := .venv/bin
 DEVICE_BIN := .venv-device/bin
 PIP_INSTALL := -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 # The tests that make sense with base dependencies and one engine. What needs more skips itself.
-DEVICE_TESTS := $(filter-out tests/test_device_install.py,$(wildcard tests/test_*.py tests/data tests/runtimes))
+DEVICE_TESTS := $(filter-out tests/test_device_install.py,$(wildcard tests/test_*.py tests/apps tests/data tests/pose tests/runtimes))
 
 comma := ,
 empty :=

@@ -22,7 +22,7 @@ import argparse
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -32,14 +32,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lmedge import Bundle, FaceBox, FaceLandmarker, Landmarks
+from lmedge import FaceBox, FaceLandmarker, FaceTracker, Landmarks
 from lmedge.data.synthetic import HeadPose, Scene, render_face
 from lmedge.preprocess import reference_box
 from lmedge.runtimes.bench import describe_machine
 from lmedge.runtimes.detector import YUNET, yunet_detector
 from lmedge.runtimes.evaluate import iou
+from lmedge.runtimes.landmarker import face_boxes
 from lmedge.runtimes.smoothing import OneEuro, PointSmoother
-from lmedge.runtimes.tracker import BoxFinder, FaceTracker
+from lmedge.runtimes.tracker import BoxFinder
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -69,16 +70,6 @@ class Unsure(FaceLandmarker):
         return [replace(face, confidence=None) for face in super().predict(*arguments, **options)]
 
 
-def yunet_boxes(model_file: Path) -> Callable[[Image], list[FaceBox]]:
-    """Boxes of kind reference by the fit of the 68-point network, for all: they frame the same face, and not all have a fit."""
-    detect, spec = yunet_detector(model_file), Bundle.open("zoo:ibug68").manifest.preprocess
-
-    def find(image_bgr: Image) -> list[FaceBox]:
-        return [reference_box(FaceBox.from_xyxy(row[:4], kind=YUNET), spec) for row in detect(image_bgr).tolist()]
-
-    return find
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=Path, required=True, help="a folder of videos")
@@ -90,7 +81,7 @@ def main() -> None:
     files = sorted(path for path in arguments.videos.iterdir() if path.suffix in {".avi", ".gif", ".mp4"})
     record: dict[str, Any] = {"machine": describe_machine(), "every": EVERY, **{part: [] for part in PARTS}}
     tracks: list[tuple[Floats, float, float]] = []
-    detector = yunet_boxes(arguments.detector)
+    detector = yunet_detector(arguments.detector)
     detected = {file: [detector(image) for image, _ in frames_of(file)] for file in files}
     for name in arguments.bundle:
         with FaceLandmarker.open(name, threads=1) as landmarker:
@@ -145,7 +136,8 @@ def ramps(landmarker: FaceLandmarker) -> Iterator[dict[str, Any]]:
         step_px = speed * side_px / FPS
         frames = min(int(2 * FPS), int((_CANVAS_HW[1] - _FACE_PX - 60) / step_px))
         tracker = FaceTracker(landmarker)
-        still, moving = [], []
+        still: list[list[Any]] = []
+        moving: list[list[Any]] = []
         for number in range(-30, frames):
             way = max(number, 0) * step_px
             boxes = [FaceBox.around(points)] if number == -30 else None
@@ -176,14 +168,15 @@ def rest(landmarker: FaceLandmarker) -> dict[str, Any]:
 
 
 def video(
-    file: Path, landmarker: FaceLandmarker, detector: BoxFinder, detections: Sequence[list[FaceBox]]
+    file: Path, landmarker: FaceLandmarker, detector: BoxFinder, detections: Sequence[Floats]
 ) -> tuple[dict[str, Any], list[tuple[Floats, float, float]]]:
     tracker = FaceTracker(landmarker, detector, EVERY)
     raw, smooth, when = defaultdict(list), defaultdict(list), defaultdict(list)
     owners: dict[int, int] = {}
     kept = expected = 0
-    for (image, time_s), truth in zip(frames_of(file), detections, strict=True):
+    for (image, time_s), rows in zip(frames_of(file), detections, strict=True):
         faces = tracker.update(image, time_s)
+        truth = [reference_box(box, landmarker.spec) for box in face_boxes(rows[:, :4], YUNET)]
         for place, box in enumerate(sorted(truth, key=lambda one: one.x_min)):
             expected += 1
             best = max(faces, key=lambda face: iou(box, FaceBox.around(face.landmarks.points_px)), default=None)

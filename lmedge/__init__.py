@@ -16,38 +16,53 @@ if TYPE_CHECKING:
     from lmedge import errors
     from lmedge.bundle import Bundle
     from lmedge.landmarks import FaceBox, Landmarks
+    from lmedge.pose import Camera, HeadPose, head_pose
     from lmedge.runtimes.base import Runtime
+    from lmedge.runtimes.detector import yunet_detector
     from lmedge.runtimes.gates import GateLimits
     from lmedge.runtimes.landmarker import FaceLandmarker
     from lmedge.runtimes.parity import assert_parity
+    from lmedge.runtimes.tracker import FaceTracker, TrackedFace
     from lmedge.schemas import LandmarkSchema, get_schema
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Bundle",
+    "Camera",
     "FaceBox",
     "FaceLandmarker",
+    "FaceTracker",
     "GateLimits",
+    "HeadPose",
     "LandmarkSchema",
     "Landmarks",
     "Runtime",
+    "TrackedFace",
     "__version__",
     "assert_parity",
     "errors",
     "get_schema",
+    "head_pose",
+    "yunet_detector",
 ]
 
 _HOME = {
     "Bundle": "lmedge.bundle",
+    "Camera": "lmedge.pose",
     "FaceBox": "lmedge.landmarks",
     "FaceLandmarker": "lmedge.runtimes.landmarker",
+    "FaceTracker": "lmedge.runtimes.tracker",
     "GateLimits": "lmedge.runtimes.gates",
+    "HeadPose": "lmedge.pose",
     "LandmarkSchema": "lmedge.schemas",
     "Landmarks": "lmedge.landmarks",
     "Runtime": "lmedge.runtimes.base",
+    "TrackedFace": "lmedge.runtimes.tracker",
     "assert_parity": "lmedge.runtimes.parity",
     "get_schema": "lmedge.schemas",
+    "head_pose": "lmedge.pose",
+    "yunet_detector": "lmedge.runtimes.detector",
 }
 
 

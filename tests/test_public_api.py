@@ -17,6 +17,13 @@ def test_every_public_name_is_there() -> None:
     assert lmedge.errors.InputError is not None
 
 
+def test_the_names_that_an_application_starts_from_are_public() -> None:
+    """Points, a video's faces, and where they look."""
+    wanted = {"FaceLandmarker", "FaceTracker", "TrackedFace", "yunet_detector", "Camera", "HeadPose", "head_pose"}
+    assert wanted <= set(lmedge.__all__)
+    assert lmedge.FaceTracker.__module__ == "lmedge.runtimes.tracker"
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'lmedge' has no attribute 'FaceLandmark'"):
         _ = lmedge.FaceLandmark  # type: ignore[attr-defined]

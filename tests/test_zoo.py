@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from lmedge import FaceLandmarker
-from lmedge.bundle import Bundle, zoo, zoo_bundles
+from lmedge.bundle import ADDED_BOX_FITS, Bundle, zoo, zoo_bundles
 from lmedge.errors import BundleError
+from lmedge.runtimes.detector import YUNET
 from tests.bundles import tiny_bundle
 from tests.requirements import require
 
@@ -72,6 +73,19 @@ def test_a_trained_bundle_says_where_it_comes_from(folder: Path) -> None:
     assert bool(research) != folder.name.startswith("synthetic")
     assert provenance["faces"]["training"] > 100
     assert provenance["options"]["train"]["epochs"] > 0
+
+
+@pytest.mark.parametrize("folder", BUNDLES, ids=lambda folder: folder.name)
+def test_a_trained_bundle_knows_the_boxes_of_the_detector(folder: Path) -> None:
+    """A fit that training did not make says from what it was made."""
+    manifest = Bundle.open(folder).manifest
+    assert YUNET in manifest.preprocess.box_fits
+    made = manifest.provenance.get(ADDED_BOX_FITS, {}).get(YUNET)
+    assert (made is None) == folder.name.startswith("ibug68")
+    if made is not None:
+        assert made["faces"] >= made["found"] >= 0.9 * made["faces"] > 500
+        assert made["sources"] == [manifest.provenance["sources"][0]["kind"]]
+        assert len(made["detector_sha256"]) == 64
 
 
 @pytest.mark.parametrize("folder", BUNDLES, ids=lambda folder: folder.name)

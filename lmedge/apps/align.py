@@ -19,7 +19,7 @@ from lmedge.errors import InputError
 from lmedge.landmarks import Landmarks
 from lmedge.pose import generic_points
 from lmedge.preprocess import CropTransform, check_image, warp
-from lmedge.schemas import IBUG_68, LandmarkSchema
+from lmedge.schemas import IBUG_68, WFLW_98, LandmarkSchema, mapping_matrix
 
 EYES, FIVE = 2, 5
 SIZE_HW = (224, 224)
@@ -143,9 +143,10 @@ class Alignment:
         image = check_image(image_bgr)
         anchors = anchor_points(landmarks.points_px, landmarks.schema, len(self.template_px))
         if _extent_px(anchors) < _LEAST_EXTENT_PX:
+            cure = " In profile, align by five points: Alignment.standard(anchors=5)." if len(anchors) == EYES else ""
             raise InputError(
                 f"The {len(anchors)} anchors of this face are within {2 * _extent_px(anchors):.2f} px: too near to fix its "
-                "size and tilt. In profile, align by five points: Alignment.standard(anchors=5)."
+                f"size and tilt.{cure}"
             )
         return self._align(image, anchors)
 
@@ -175,7 +176,8 @@ class Alignment:
 def anchor_points(points: npt.NDArray[np.floating], schema: LandmarkSchema, count: int = FIVE) -> Floats:
     """The eye centres, and with count 5 also the tip of the nose and the corners of the mouth, (count, 2), by their names.
 
-    An eye's centre is the point of that name, or the mean of the curve of that name.
+    An eye's centre is the point of that name, or the mean of the curve of that name. 98 points are read as the 68 among them,
+    so that a face has its eyes in one place with both.
 
     Args:
         points: (K, 2) in any unit.
@@ -186,6 +188,8 @@ def anchor_points(points: npt.NDArray[np.floating], schema: LandmarkSchema, coun
         InputError: the schema does not have them.
     """
     known = np.asarray(points, np.float64)
+    if schema == WFLW_98:
+        known, schema = mapping_matrix(WFLW_98, IBUG_68) @ known, IBUG_68
     wanted = [_eye_indices(schema, side) for side in _SIDES]
     if count == FIVE:
         wanted.append(next(([schema.point_names.index(name)] for name in _NOSE_TIPS if name in schema.point_names), []))

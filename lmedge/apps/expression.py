@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lmedge.apps.blinks import LONGEST_GAP_S
 from lmedge.apps.openings import ACROSS, HeadAngles, direction, find_ring, foreshortening
 from lmedge.errors import InputError
 from lmedge.landmarks import Landmarks
@@ -29,8 +30,6 @@ from lmedge.schemas import LandmarkSchema
 LEARN_S = 3.0
 # Eyes of 27 drivers were open at 0.257 ± 0.021; a median below this is a person who blinks, squints or sleeps.
 OPEN_EYE_LEAST = 0.15
-# Frames farther apart than this say nothing of the time between them.
-LONGEST_GAP_S = 0.5
 
 Floats = npt.NDArray[np.float64]
 
@@ -139,6 +138,11 @@ class FaceChange:
     brow: float
     smile: float
 
+    @property
+    def closure(self) -> float:
+        """Of the more open eye, for a wink shuts no eyes: 0 open as at rest or wider, 1 shut."""
+        return min(max(1 - max(self.right_eye, self.left_eye), 0.0), 1.0)
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -147,6 +151,9 @@ class Baseline:
     Attributes:
         ratios: medians.
         yaw_deg, pitch_deg: medians of the head's angles as seen by the camera; None where none were given.
+
+    Raises:
+        InputError: ratios that no resting face has.
     """
 
     ratios: FaceRatios
@@ -164,7 +171,12 @@ class Baseline:
             ratios: of the same person.
             shut_eye_part: what a shut eye shows of the opening at rest: little with exact points, more where a network does
                 not draw the lids together.
+
+        Raises:
+            InputError: a part that is not from 0 to below 1.
         """
+        if not 0 <= shut_eye_part < 1:
+            raise InputError(f"shut_eye_part must be at least 0 and below 1; got {shut_eye_part}.")
         rest = self.ratios
         return FaceChange(
             right_eye=(ratios.right_eye / rest.right_eye - shut_eye_part) / (1 - shut_eye_part),
@@ -191,17 +203,25 @@ class BaselineLearner:
         self._frames: deque[tuple[float, tuple[float, ...], tuple[float, float] | None]] = deque()
         self._seen_s = 0.0
         self._last_s = -math.inf
+        self._refuses = False
 
     @property
     def seen_s(self) -> float:
         """Seconds of faces in hand."""
         return self._seen_s
 
+    @property
+    def refuses(self) -> bool:
+        """Whether enough has been seen, and it was no resting face: eyes that are shut or squint, at least half of the time."""
+        return self._refuses
+
     def add(self, time_s: float, ratios: FaceRatios, angles: HeadAngles | None = None) -> Baseline | None:
         """Takes a frame in; the baseline as soon as enough is known, before that None."""
         passed_s = time_s - self._last_s
         self._last_s = time_s
         added_s = passed_s if 0 < passed_s <= LONGEST_GAP_S else 0.0
+        if added_s == 0:
+            return None
         row = (ratios.right_eye, ratios.left_eye, ratios.mouth, ratios.brow, ratios.smile)
         self._frames.append((added_s, row, None if angles is None else (angles.yaw_deg, angles.pitch_deg)))
         self._seen_s += added_s
@@ -209,6 +229,7 @@ class BaselineLearner:
         if self._seen_s < self._seconds - 1e-6:
             return None
         baseline = self._median()
+        self._refuses = baseline is None
         while self._frames and self._seen_s - self._frames[0][0] >= self._seconds - 1e-6:
             self._seen_s -= self._frames.popleft()[0]
         return baseline

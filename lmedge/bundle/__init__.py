@@ -18,13 +18,14 @@ from lmedge.bundle.artifact import (
     network_specs,
 )
 from lmedge.bundle.files import file_digest, replace_folder, write_atomically
-from lmedge.bundle.folder import Bundle, add_artifacts, write_bundle
+from lmedge.bundle.folder import ADDED_BOX_FITS, Bundle, add_artifacts, add_box_fit, write_bundle
 from lmedge.bundle.install import install_artifacts
 from lmedge.bundle.manifest import FORMAT_VERSION, GOLDEN, MANIFEST, Manifest
 from lmedge.bundle.one_writer import WRITER, one_writer
 from lmedge.bundle.zoo import resolve_bundle, zoo_bundles
 
 __all__ = [
+    "ADDED_BOX_FITS",
     "ANY_ARCH",
     "CONFIDENCE",
     "FORMAT_VERSION",
@@ -40,6 +41,7 @@ __all__ = [
     "Manifest",
     "TensorSpec",
     "add_artifacts",
+    "add_box_fit",
     "check_digest",
     "file_digest",
     "install_artifacts",

@@ -15,6 +15,10 @@ from lmedge.bundle.files import check_file, replace_folder, write_atomically
 from lmedge.bundle.manifest import GOLDEN, MANIFEST, Manifest
 from lmedge.bundle.zoo import resolve_bundle
 from lmedge.errors import BundleError, BundleFormatError, LmedgeError
+from lmedge.preprocess import REFERENCE, BoxFit
+
+# Under this name the provenance lists the kinds of boxes whose fit was added after training.
+ADDED_BOX_FITS = "added_box_fits"
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,33 @@ def add_artifacts(bundle: Bundle, artifacts: Iterable[Artifact], parity: Sequenc
     kept = [artifact for artifact in bundle.manifest.artifacts if artifact.path not in added]
     judged = {_subject(report) for report in parity}
     reports = [*(report for report in bundle.manifest.parity if _subject(report) not in judged), *parity]
-    manifest = replace(bundle.manifest, artifacts=(*kept, *added.values()), parity=tuple(reports))
+    return _rewritten(bundle, replace(bundle.manifest, artifacts=(*kept, *added.values()), parity=tuple(reports)))
+
+
+def add_box_fit(bundle: Bundle, kind: str, fit: BoxFit, made: Mapping[str, Any]) -> Bundle:
+    """The bundle with a fit for one more kind of box; its files and their digests stay as they are.
+
+    `provenance["added_box_fits"][kind]` says that training did not make it. One that was added before is replaced.
+
+    Args:
+        kind: of the boxes.
+        fit: how they map to the reference box.
+        made: from what and by what the fit was made, for the provenance.
+
+    Raises:
+        BundleError: training made a fit for this kind, or it is the reference box itself.
+        LmedgeError: the disk is full or the folder cannot be written.
+    """
+    manifest = bundle.manifest
+    added = manifest.provenance.get(ADDED_BOX_FITS, {})
+    if kind == REFERENCE or (kind in manifest.preprocess.box_fits and kind not in added):
+        raise BundleError(f"{bundle.root} knows boxes of kind {kind!r} from its training; that is not replaced afterwards.")
+    preprocess = replace(manifest.preprocess, box_fits={**manifest.preprocess.box_fits, kind: fit})
+    provenance = {**manifest.provenance, ADDED_BOX_FITS: {**added, kind: dict(made)}}
+    return _rewritten(bundle, replace(manifest, preprocess=preprocess, provenance=provenance))
+
+
+def _rewritten(bundle: Bundle, manifest: Manifest) -> Bundle:
     write_atomically(bundle.root / MANIFEST, json.dumps(manifest.to_json(), indent=1, ensure_ascii=False) + "\n")
     return Bundle.open(bundle.root)
 

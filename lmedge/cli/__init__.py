@@ -14,6 +14,7 @@ import typer
 from lmedge.cli import build as build_commands
 from lmedge.cli import compile as compile_command
 from lmedge.cli import data as data_commands
+from lmedge.cli import demo as demo_commands
 from lmedge.cli import device as device_commands
 from lmedge.cli import faces as face_commands
 from lmedge.cli import look as look_commands
@@ -37,6 +38,7 @@ build_commands.register(app)
 compile_command.register(app)
 data_commands.register(app)
 face_commands.register(app)
+demo_commands.register(app)
 device_commands.register(app)
 look_commands.register(app)
 

@@ -84,9 +84,9 @@ def progress_bar() -> Iterator[Progress]:
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None, visible=False)
-        total_before = -1
+        total_before: int | None = -1
 
-        def advance(done: int, total: int, text: str) -> None:
+        def advance(done: int, total: int | None, text: str) -> None:
             nonlocal task, total_before
             if total != total_before:
                 bar.remove_task(task)

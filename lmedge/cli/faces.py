@@ -51,6 +51,9 @@ def predict(
     threads: ThreadsOption = None,
     dialect: DialectOption = None,
     draw: Annotated[Path | None, typer.Option("--draw", metavar="DIR", help="Write pictures with the points here.")] = None,
+    names: Annotated[
+        bool, typer.Option("--names", help="Number the drawn points, and list their names beside the picture.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find the landmarks of the faces in pictures."""
@@ -63,13 +66,15 @@ def predict(
     bundle, images = _bundle_and_images(paths)
     if box and detector:
         raise typer.BadParameter("give --box or --detector, not both.")
+    if names and draw is None:
+        raise typer.BadParameter("--names goes with --draw DIR.")
     drawn = _drawn_files(images, draw) if draw else {}
-    given = [_parse_box(text, box_kind) for text in box or ()]
+    given = [parse_box(text, box_kind) for text in box or ()]
     detect = yunet_detector(detector) if detector else None
     documents: list[dict[str, Any]] = []
     opened = FaceLandmarker.open(bundle, backend=backend, precision=precision, device=device, threads=threads, dialect=dialect)
     with opened as landmarker:
-        _print_terms(landmarker.bundle)
+        print_terms(landmarker.bundle)
         for path in images:
             image = read_image(path)
             boxes = given
@@ -82,18 +87,20 @@ def predict(
             faces = landmarker.predict(image, boxes)
             documents.append({"image": str(path), "faces": [face.to_json() for face in faces]})
             if drawn:
-                picture = save_picture(drawn[path], draw_faces(image, faces))
+                picture = save_picture(drawn[path], draw_faces(image, faces, names=names))
                 note(f"{path}: {len(faces)} {'face' if len(faces) == 1 else 'faces'}, drawn in {picture}")
     if as_json:
         print_json(documents)
         return
     for document in documents:
         for number_, face in enumerate(document["faces"]):
+            confidence = face["confidence"] or ()
             rows = [
-                [name, number(x, 1), number(y, 1)]
-                for name, (x, y) in zip(opened.schema.point_names, face["points_px"], strict=True)
+                [name, number(x, 1), number(y, 1), *([number(confidence[index])] if confidence else [])]
+                for index, (name, (x, y)) in enumerate(zip(opened.schema.point_names, face["points_px"], strict=True))
             ]
-            print_table(f"{document['image']}, face {number_ + 1}", ["point", "x px", "y px"], rows)
+            columns = ["point", "x px", "y px", *(["confidence"] if confidence else [])]
+            print_table(f"{document['image']}, face {number_ + 1}", columns, rows)
         if not document["faces"]:
             say(f"{document['image']}: no face found")
 
@@ -138,7 +145,7 @@ def evaluate(
     detect = yunet_detector(detector) if detector else None
     opened = FaceLandmarker.open(bundle, backend=backend, precision=precision, device=device, threads=threads, dialect=dialect)
     with opened as landmarker, progress_bar() as progress:
-        _print_terms(landmarker.bundle)
+        print_terms(landmarker.bundle)
         samples = share_keys_of_duplicates(read_sources(sources))
         report, results = run_evaluate(
             landmarker,
@@ -188,7 +195,7 @@ def _drawn_files(images: list[Path], folder: Path) -> dict[Path, Path]:
     return files
 
 
-def _parse_box(text: str, kind: str) -> Any:
+def parse_box(text: str, kind: str) -> Any:
     from lmedge.landmarks import FaceBox
 
     try:
@@ -203,7 +210,7 @@ def _parse_box(text: str, kind: str) -> Any:
         raise InputError(f"--box {text} is x,y,width,height, and both sizes must be above 0. {error}") from error
 
 
-def _print_terms(bundle: Any) -> None:
+def print_terms(bundle: Any) -> None:
     for source in bundle.manifest.provenance.get("sources", ()):
         if "research" in source.get("terms", ""):
             note(f"This bundle was trained on data with terms of use. {source['terms']}")

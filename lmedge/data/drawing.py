@@ -56,8 +56,7 @@ def draw_points(
         return picture
     # Points far outside the picture must not swell the marks.
     extent = min(float(np.ptp(points[known], axis=0).max()), float(max(picture.shape)))
-    fitting = _POINT_RADIUS * extent * (_POINT_RADIUS_AT / schema.num_points) ** 0.5
-    radius = max(_MIN_RADIUS_PX, fitting) if radius_px is None else radius_px
+    radius = fitting_radius_px(extent, schema) if radius_px is None else radius_px
     if curves:
         width = max(1, round(_LINE_WIDTH * extent))
         for curve in schema.curves:
@@ -70,6 +69,11 @@ def draw_points(
             x, y = (int(value) >> SHIFT for value in fixed_point(points[index]))
             write_text(picture, str(index), (x + 2, y - 2), TEXT_BGR, _NUMBER_SCALE)
     return picture
+
+
+def fitting_radius_px(extent_px: float, schema: LandmarkSchema) -> float:
+    """Of the points of a face of this size: smaller where there are more."""
+    return float(max(_MIN_RADIUS_PX, _POINT_RADIUS * extent_px * (_POINT_RADIUS_AT / schema.num_points) ** 0.5))
 
 
 def fixed_point(point_px: npt.NDArray[np.floating]) -> tuple[int, int]:

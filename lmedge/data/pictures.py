@@ -19,6 +19,7 @@ from lmedge.data.drawing import (
     Image,
     draw_points,
     fitted_text,
+    fitting_radius_px,
     fixed_point,
     write_text,
 )
@@ -34,6 +35,10 @@ __all__ = ["contact_sheet", "draw_faces", "draw_points", "face_tile", "save_pict
 LABEL_BGR = (40, 40, 255)
 PREDICTION_BGR = (60, 220, 60)
 BOX_BGR = (230, 180, 60)
+UNSURE_BGR = (0, 140, 255)
+# Confidence below which a point is drawn as unsure.
+_UNSURE = 0.5
+_CAPTION_PX = 150
 
 # Side of a tile over the extent of the points: the outline included or not.
 _OUTLINE_SIDE, _INNER_SIDE = 1.45, 2.6
@@ -41,18 +46,25 @@ _CAPTION_LINE_PX, _GAP_PX = 16, 6
 _LEGEND_LINE_PX, _LEGEND_COLUMN_PX = 15, 190
 
 
-def draw_faces(image_bgr: Image, faces: Sequence[Landmarks]) -> Image:
+def draw_faces(image_bgr: Image, faces: Sequence[Landmarks], *, names: bool = False) -> Image:
     """A copy of the image with found faces: points and curves in green, the boxes they were found in as thin lines.
+
+    Where the network tells its confidence, the mean stands at the box, and points below 0.5 are orange.
+
+    Args:
+        names: number the points, and list their names to the right.
 
     Raises:
         InputError: not an image.
     """
     picture = check_image(image_bgr).copy()
-    for face in faces:
+    for number, face in enumerate(faces, 1):
         corners = fixed_point(face.box.xyxy[:2]), fixed_point(face.box.xyxy[2:])
         cv2.rectangle(picture, *corners, BOX_BGR, 1, cv2.LINE_AA, SHIFT)
-        picture = draw_points(picture, face.points_px, PREDICTION_BGR, face.schema)
-    return picture
+        picture = draw_points(picture, face.points_px, PREDICTION_BGR, face.schema, numbers=names)
+        if face.confidence is not None:
+            _draw_confidence(picture, face, face.confidence, f"face {number}  confidence {face.confidence.mean():.2f}")
+    return _with_legend(picture, faces[0].schema) if names and faces else picture
 
 
 def contact_sheet(
@@ -165,6 +177,15 @@ def _grid(tiles: Sequence[Image], columns: int) -> Image:
         top, left = _GAP_PX + index // columns * step_y, _GAP_PX + index % columns * step_x
         sheet[top : top + height, left : left + width] = tile
     return sheet
+
+
+def _draw_confidence(picture: Image, face: Landmarks, confidence: npt.NDArray[np.float32], caption: str) -> None:
+    radius = fitting_radius_px(float(np.ptp(face.points_px, axis=0).max()), face.schema)
+    for point in face.points_px[confidence < _UNSURE]:
+        cv2.circle(picture, fixed_point(point), round(radius * 2**SHIFT), UNSURE_BGR, cv2.FILLED, cv2.LINE_AA, SHIFT)
+    left, top = (round(value) for value in face.box.xyxy[:2])
+    place = (min(max(left, 2), max(picture.shape[1] - _CAPTION_PX, 2)), max(top - 4, 12))
+    write_text(picture, caption, place, BOX_BGR)
 
 
 def _with_legend(sheet: Image, schema: LandmarkSchema) -> Image:

@@ -22,10 +22,12 @@ from lmedge.pose.head_points import generic_points
 from lmedge.pose.weak_perspective import scaled_rotations
 from lmedge.schemas import LandmarkSchema
 
-# Spreads among people and expressions, mm, rounded from the rendered heads: of a point by itself, by region (points of the
-# contour also slide along the skin as the head turns) …
+# Spreads among people and expressions, mm, rounded from the rendered heads: of a point by itself, by region …
 _POINT_SPREAD_MM = {"eyes": 2.0, "brows": 2.0, "nose": 2.0, "mouth": 2.5, "contour": 8.0}
 _OTHER_SPREAD_MM = 2.5
+# … of the contour on the cheek that is turned away, where annotators follow the outline and not the skin: so much more, times
+# the sine of the turn. With it, 98 points err by 3.0° in yaw between 30° and 45° instead of 3.5°, and 68 no more than before …
+_SLIDE_MM = 20.0
 # … of a whole region, along y (down) and z (away) …
 _REGION_SPREAD_MM = (
     ("brows", 1, 3.0), ("nose", 1, 2.5), ("nose", 2, 2.0), ("mouth", 1, 3.0), ("mouth", 2, 2.5), ("contour", 1, 2.0),
@@ -63,10 +65,7 @@ class HeadPose:
     """How a head stands before a camera.
 
     Attributes:
-        yaw_deg: > 0 turns the face toward the viewer's right (the subject's left).
-        pitch_deg: > 0 looks up.
-        roll_deg: > 0 tilts the head clockwise in the picture. All three are against the camera's axes, not the line of sight;
-            rotation = roll · pitch · yaw.
+        yaw_deg, pitch_deg, roll_deg: signs and order as in `rotation_matrix`; against the camera's axes, not the line of sight.
         rotation: (3, 3), head axes to camera axes.
         translation: (3,) mm, the middle between the outer eye corners in camera axes (x right, y down, z away), if these
             are 90 mm apart as on the average head.
@@ -152,11 +151,19 @@ def _spreads(points: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _HeadModel:
-    """Average points (K, 3) mm, their own spreads (K,) mm, and the ways (Q, K, 3) in which a head differs, one spread each."""
+    """Average points (K, 3) mm, their own spreads (K,) mm, those of the contour (K,), and the ways (Q, K, 3) in which a head
+    differs, one spread each."""
 
     points_mm: Floats
     spread_mm: Floats
+    on_contour: npt.NDArray[np.bool_]
     ways_mm: Floats
+
+    def spread_when_turned_mm(self, rotation: Floats) -> Floats:
+        """The points' own spreads (K,) on a head that stands like this."""
+        # Depth of the head's x axis, sin(yaw) · cos(pitch): > 0 takes the side of x > 0 away from the viewer.
+        turned_away = np.maximum(np.sign(self.points_mm[:, 0]) * rotation[2, 0], 0)
+        return np.asarray(self.spread_mm + _SLIDE_MM * self.on_contour * turned_away)
 
 
 def _head_model(schema: LandmarkSchema) -> _HeadModel:
@@ -172,7 +179,8 @@ def _head_model(schema: LandmarkSchema) -> _HeadModel:
     for axis, spread_mm in enumerate(_SIZE_SPREAD_MM):
         ways.append(points * spread_mm / _SIZE_AT_MM * np.eye(3)[axis])
     ways.append(_JAW_SPREAD_MM * _with_jaw(schema, points)[:, None] * (0, 1, 0))
-    return _HeadModel(points, spread, np.stack(ways))
+    on_contour = np.isin(np.arange(len(points)), indices.get("contour", []))
+    return _HeadModel(points, spread, on_contour, np.stack(ways))
 
 
 def _with_jaw(schema: LandmarkSchema, points_mm: Floats) -> Floats:
@@ -198,7 +206,8 @@ def _fit(points_px: Floats, used: npt.NDArray[np.bool_], model: _HeadModel, came
             "pixels of this picture, or take Camera.assumed_for(height, width)."
         )
     start = away_mm * camera.rays(shifts[0])
-    problem = _Problem(seen_px, average_mm, model.ways_mm[:, used], camera.focal_px / away_mm * model.spread_mm[used], camera)
+    spread_px = camera.focal_px / away_mm * model.spread_when_turned_mm(rotations[0])[used]
+    problem = _Problem(seen_px, average_mm, model.ways_mm[:, used], spread_px, camera)
     rotation, translation, amounts = problem.solve(rotations[0], start)
     points_mm = model.points_mm + np.tensordot(amounts, model.ways_mm, 1)
     missed = camera.project(points_mm[used] @ rotation.T + translation) - seen_px
@@ -248,7 +257,8 @@ class _Problem:
 
         Infinite where a point is not in front of the camera.
         """
-        turned = (self.average_mm + np.tensordot(amounts, self.ways_mm, 1)) @ rotation.T
+        changed = amounts @ self.ways_mm.reshape(len(amounts), -1)
+        turned = (self.average_mm + changed.reshape(-1, 3)) @ rotation.T
         depth = turned[:, 2] + translation[2]
         if depth.min() <= 0:
             return np.inf, np.zeros(0), np.zeros((0, 0))
@@ -259,10 +269,18 @@ class _Problem:
         by_place[:, 0, 0] = by_place[:, 1, 1] = 1
         by_place[:, :, 2] = -across
         by_place *= (self.camera.focal_px / depth / self.spread_px)[:, None, None]
-        by_amount = np.einsum("pxc,qpc->pxq", by_place, self.ways_mm @ rotation.T)
-        by_turn = np.cross(turned[:, None], by_place)
+        by_amount = by_place @ (self.ways_mm @ rotation.T).transpose(1, 2, 0)
+        by_turn = by_place @ _crossing(turned)
         slopes = np.concatenate([by_turn, by_place, by_amount], axis=2).reshape(-1, 6 + len(amounts))
         gradient, curvature = slopes.T @ missed.ravel(), slopes.T @ slopes
         gradient[6:] -= amounts
         curvature[np.arange(6, len(curvature)), np.arange(6, len(curvature))] += 1
         return float((missed**2).sum() + (amounts**2).sum()), gradient, curvature
+
+
+def _crossing(points: Floats) -> Floats:
+    """Matrices (P, 3, 3) with row · matrix = point × row."""
+    x, y, z = points.T
+    crossing = np.zeros((len(points), 3, 3))
+    crossing[:, 0, 1], crossing[:, 0, 2], crossing[:, 1, 2] = z, -y, x
+    return crossing - crossing.transpose(0, 2, 1)

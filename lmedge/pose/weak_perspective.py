@@ -22,9 +22,8 @@ Floats = npt.NDArray[np.float64]
 
 
 def head_poses(points_px: npt.NDArray[np.floating], schema: LandmarkSchema) -> Floats:
-    """Yaw, pitch and roll in degrees, (N, 3), of faces (N, K, 2); NaN where fewer than 5 points are known.
-
-    Signs as in `rotation_matrix`: yaw > 0 looks to the viewer's right, pitch > 0 up, roll > 0 is clockwise in the picture.
+    """Yaw, pitch and roll in degrees, (N, 3), of faces (N, K, 2), signs as in `rotation_matrix`; NaN where fewer than 5 points
+    are known.
 
     Raises:
         InputError: an array of another shape.

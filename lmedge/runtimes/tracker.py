@@ -126,6 +126,7 @@ class FaceTracker:
                 score, or a list of `FaceBox`; `yunet_detector` makes one. None: boxes come with `update`.
             every: the detector is called at least every so many frames.
             box_kind: who draws the boxes of an array; the landmarker's bundle has to know this kind.
+            smoothing, limits, rules: how points are steadied, what counts as a face, when it is sought and how long remembered.
 
         Raises:
             InputError: `every` is below 1.

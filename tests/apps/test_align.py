@@ -42,10 +42,10 @@ def aligned(face: SyntheticFace, schema: LandmarkSchema, alignment: Alignment) -
 
 @pytest.mark.parametrize("schema", [MMLAB_5, IBUG_68, WFLW_98], ids=lambda schema: schema.name)
 def test_eye_centres_land_on_the_template(faces: list[SyntheticFace], schema: LandmarkSchema) -> None:
-    alignment = Alignment.standard((112, 112))
+    alignment = Alignment.standard()
     for face in faces:
         landed = aligned(face, schema, alignment).to_aligned(eye_centres_px(face))
-        assert np.linalg.norm(landed - alignment.target_px, axis=1).max() < 0.5
+        assert np.linalg.norm(landed - alignment.target_px, axis=1).max() < 0.01
 
 
 @pytest.mark.parametrize("schema", [COFW_29, AFLW_19], ids=lambda schema: schema.name)
@@ -58,12 +58,13 @@ def test_eyes_of_other_point_sets_are_found_by_name(faces: list[SyntheticFace], 
         assert np.linalg.norm(transform.to_aligned(eye_centres_px(face)) - alignment.target_px, axis=1).max() < 3
 
 
-def test_the_picture_moves_with_the_points() -> None:
+@pytest.mark.parametrize("size_hw", [(112, 112), (160, 96), (64, 200)])
+def test_the_picture_moves_with_the_points(size_hw: tuple[int, int]) -> None:
     """A white spot on the right eye is found where the template has it."""
     points = np.array([[60, 50], [100, 60], [78, 70], [64, 90], [98, 92]], float)
     picture = IMAGE.copy()
     cv2.circle(picture, (60, 50), 3, (255, 255, 255), cv2.FILLED)
-    alignment = Alignment.standard((112, 112))
+    alignment = Alignment.standard(size_hw)
     result = alignment.align(picture, landmarks(points, MMLAB_5))
     y, x = np.nonzero(result.image_bgr[:, :, 0] > 128)
     np.testing.assert_allclose([x.mean(), y.mean()], alignment.target_px[0], atol=0.3)
@@ -195,6 +196,12 @@ def test_eyes_on_one_spot_are_refused() -> None:
     points = np.array([[60, 50], [60.5, 50], [80, 70], [62, 90], [65, 91]], float)
     with pytest.raises(InputError, match=r"2 anchors of this face are within 0\.50 px.*anchors=5"):
         Alignment.standard().align(IMAGE, landmarks(points, MMLAB_5))
+
+
+def test_five_points_on_one_spot_are_refused_without_advice_to_take_five() -> None:
+    points = np.array([[60, 50], [60.1, 50], [60, 50.1], [60, 50.2], [60.1, 50.2]], float)
+    with pytest.raises(InputError, match=r"5 anchors of this face are within .* too near to fix its size and tilt\.$"):
+        Alignment.standard(anchors=5).align(IMAGE, landmarks(points, MMLAB_5))
 
 
 def test_points_without_eyes_are_refused() -> None:

@@ -56,6 +56,13 @@ def test_an_axis_is_as_long_as_it_is_seen() -> None:
     assert x.max() == pytest.approx(99.5 + 70, abs=3)
 
 
+def test_axes_start_from_the_bridge_of_the_nose() -> None:
+    """11 mm below the eyes and 28 mm before them, at 400 mm and a focal length of 200 px."""
+    y, x = np.nonzero((np.abs(draw_pose(IMAGE, pose(0, 0, 0, away_mm=400.0)).astype(int) - LEFT_BGR) < 10).all(axis=2))
+    assert y.mean() == pytest.approx(99.5 + 200 * 11 / (400 - 28), abs=1)
+    assert x.min() == pytest.approx(99.5, abs=3)
+
+
 @pytest.mark.parametrize(("yaw_deg", "nearest_bgr"), [(60, FORWARD_BGR), (-60, LEFT_BGR)])
 def test_the_nearest_axis_lies_over_the_others(yaw_deg: float, nearest_bgr: tuple[int, int, int]) -> None:
     """Turned to the viewer's right, the subject's left goes away; turned to the viewer's left, it comes nearest."""

@@ -76,6 +76,18 @@ def test_the_points_are_seen_where_they_were_found(schema: LandmarkSchema) -> No
     assert missed[inner].max() < 1.0
 
 
+@pytest.mark.parametrize(("name", "low", "high"), [("nose_ridge_1", 0.8, 1.0), ("right_contour_8", 0.1, 0.4)])
+def test_an_outline_is_followed_less_than_a_point_of_the_face(name: str, low: float, high: float) -> None:
+    """A point that is seen 4 mm beside its place: on the outline that is mostly another piece of skin."""
+    index = WFLW_98.point_names.index(name)
+    straight = seen(generic_points(WFLW_98), WFLW_98, 0, 0, 0)
+    points_px = straight.points_px.copy()
+    points_px[index, 0] += 4 * CAMERA.focal_px / 900
+    moved = reconstruct(Landmarks(points_px, WFLW_98, straight.box), CAMERA)
+    share = (moved.points_mm[index, 0] - generic_points(WFLW_98)[index, 0]) / 4
+    assert low < share < high
+
+
 # Triangles and colours
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lmedge.data.pictures import (
     LABEL_BGR,
     PREDICTION_BGR,
+    UNSURE_BGR,
     contact_sheet,
     draw_faces,
     draw_points,
@@ -162,6 +163,24 @@ def test_found_faces_are_drawn_with_their_boxes() -> None:
     assert tuple(picture[35, 34]) == PREDICTION_BGR
     assert (picture[20, 20:80] != 90).any(axis=1).all()
     np.testing.assert_array_equal(draw_faces(GRAY, []), GRAY)
+
+
+def test_points_that_the_network_is_unsure_of_are_orange_and_its_mean_confidence_is_written() -> None:
+    box, confidence = FaceBox(20, 20, 80, 80), np.array([0.9, 0.2, 0.9, 0.9, 0.9], np.float32)
+    points = np.array(FIVE_POINTS, np.float32)
+    sure, told = (draw_faces(GRAY, [Landmarks(points, MMLAB_5, box, known)]) for known in (None, confidence))
+    for index, (x, y) in enumerate(np.round(points).astype(int)):
+        assert tuple(told[y, x]) == (UNSURE_BGR if index == 1 else PREDICTION_BGR)
+    changed = (sure != told).any(axis=2)
+    assert changed[:20].sum() > 50, "no caption over the box"
+
+
+def test_names_are_numbers_on_the_face_and_a_list_beside_it() -> None:
+    face = Landmarks(np.array(FIVE_POINTS, np.float32), MMLAB_5, FaceBox(20, 20, 80, 80))
+    plain, named = draw_faces(GRAY, [face]), draw_faces(GRAY, [face], names=True)
+    assert named.shape[1] > plain.shape[1]
+    assert (named[: plain.shape[0], : plain.shape[1]] != plain).any()
+    np.testing.assert_array_equal(draw_faces(GRAY, [], names=True), GRAY)
 
 
 @pytest.mark.parametrize("name", ["a.png", "new/folder/b.jpg", "c.JPEG"])

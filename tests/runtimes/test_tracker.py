@@ -236,11 +236,7 @@ def test_an_engine_that_answers_no_number_is_an_error_of_that_frame_only(fake_fa
         tracker = FaceTracker(landmarker, box_kind="reference")
         answer = 0.1 + 0.8 * SHAPE
         landmarker.runtime.script(answer, answer * np.nan, answer)
-        [first] = tracker.update(
-            IMAGE,
-            0.0,
-            [[100, 80, 160, 140]],
-        )
+        [first] = tracker.update(IMAGE, 0.0, [[100, 80, 160, 140]])
         with pytest.raises(LmedgeError, match="lmedge verify"):
             tracker.update(IMAGE, 0.1)
         [second] = tracker.update(IMAGE, 0.2)

@@ -46,6 +46,15 @@ def test_without_confidence_a_face_that_the_detector_keeps_missing_is_lost() -> 
     assert seen == [[1]] * 20 + [[]] * 10  # missed at frames 10 and 20
 
 
+def test_and_is_back_under_its_identity_once_the_detector_sees_it_again() -> None:
+    scene = one_face(confident=False)
+    found, nothing = scene.detect(IMAGE), np.zeros((0, 5))
+    answers = [found, nothing, nothing] + [found] * 3
+    tracker = FaceTracker(PlayedLandmarker(scene), lambda image_bgr: answers.pop(0), every=10)
+    seen = [[face.identity for face in tracker.update(IMAGE, number / FPS)] for number in range(30)]
+    assert seen == [[1]] * 20 + [[]] * 3 + [[1]] * 7
+
+
 def test_with_confidence_the_network_outweighs_the_detector() -> None:
     scene = one_face()
     blind = [scene.detect(IMAGE)] + [np.zeros((0, 5))] * 10
@@ -57,6 +66,15 @@ def test_the_largest_faces_are_followed_when_there_are_too_many() -> None:
     scene = Scene({"small": (10.0, 10.0, 30.0), "large": (60.0, 60.0, 80.0), "middle": (200.0, 60.0, 50.0)})
     faces = Video(scene, rules=TrackingRules(max_faces=2)).next()
     assert [round(face.landmarks.box.width) for face in faces] == [80, 50]
+
+
+def test_a_newcomer_waits_while_there_are_too_many() -> None:
+    scene = Scene({"ann": (40.0, 80.0, 60.0), "bob": (200.0, 70.0, 70.0)})
+    video = Video(scene, every=5, rules=TrackingRules(max_faces=2))
+    video.next()
+    scene.faces["carl"] = (120.0, 10.0, 50.0)
+    assert video.play(10) == [[1, 2]] * 10
+    assert video.tracker.counts.found == 2
 
 
 def test_boxes_of_a_detector_go_through_the_fit_of_the_bundle() -> None:

@@ -11,6 +11,7 @@ from lmedge.apps.driver.drive import Drive
 from lmedge.apps.driver.drive_picture import drive_picture
 from lmedge.apps.driver.events import DriverEvent, EventLog, read_events
 from lmedge.apps.driver.monitor import DriverMonitor, FrameState
+from lmedge.apps.driver.network_lids import shut_eye_part_of
 from lmedge.apps.driver.record import DriveRecord, DriveSummary
 from lmedge.apps.driver.sight import FaceSight, SightMeter
 from lmedge.apps.driver.thresholds import NOT_CERTIFIED, DriverThresholds
@@ -30,4 +31,5 @@ __all__ = [
     "draw_dashboard",
     "drive_picture",
     "read_events",
+    "shut_eye_part_of",
 ]

@@ -33,7 +33,10 @@ def attention_zone(yaw_deg: float, pitch_deg: float, before: str | None, thresho
 
 
 class AttentionWatch:
-    """Events about a head that is turned away from the road."""
+    """Events about a head that is turned away from the road.
+
+    Where it turns so far that no face is found, they end as lost, and "no-face" is raised instead.
+    """
 
     def __init__(self, thresholds: DriverThresholds) -> None:
         gap_s = thresholds.longest_gap_s
@@ -41,7 +44,7 @@ class AttentionWatch:
         self._away = LastingCondition(((thresholds.long_distraction_s, LONG_DISTRACTION),), gap_s)
         self._back = LastingCondition((), gap_s)
         self._share = TimeShare(thresholds.distraction_window_s, gap_s)
-        self._glances = StandingAlarm(SHORT_GLANCES)
+        self._glances = StandingAlarm(SHORT_GLANCES, gap_s)
         self._zone: str | None = None
 
     @property
@@ -72,7 +75,9 @@ class AttentionWatch:
         if self._back.lasted_s >= self._thresholds.distraction_reset_s - ROUNDING_S:
             self._share.clear()
         enough = self._share.held_s >= self._thresholds.distraction_sum_s - ROUNDING_S
-        return zone, events + self._glances.update(time_s, enough, self._share.held_s)
+        # Glances that grow old while nobody sees the head have not been seen to be over.
+        up = None if away is None and not enough else enough
+        return zone, events + self._glances.update(time_s, up, self._share.held_s)
 
     def stop(self, time_s: float, reason: str) -> list[DriverEvent]:
         """Ends what is raised, and forgets all."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from lmedge.apps.driver.events import BLINK, DEGRADED, KINDS, MICROSLEEP, NO_FACE, RAISED, SLEEP
+from lmedge.apps.driver.events import BLINK, DEGRADED, KINDS, MICROSLEEP, NO_FACE, SLEEP
 from lmedge.apps.driver.record import DriveRecord, DriveRow
 from lmedge.apps.driver.thresholds import NOT_CERTIFIED, DriverThresholds
 from lmedge.data.drawing import BACKGROUND_BGR, FAINT_BGR, TEXT_BGR, Color, Image, fitted_text, write_text
@@ -44,8 +44,9 @@ def event_color(kind: str) -> Color:
 def drive_picture(record: DriveRecord, thresholds: DriverThresholds, title: str = "Drive") -> Image:
     """uint8 (H, 1200, 3) BGR: the course of a drive; an empty record gives empty lanes."""
     lanes = _lanes(thresholds)
-    first_s, last_s = (record.rows[0].time_s, record.rows[-1].time_s) if record.rows else (0.0, 0.0)
-    last_s = max(last_s, first_s + 1.0)
+    # A clock that was set back draws over what was there.
+    times_s = [row.time_s for row in record.rows] or [0.0]
+    first_s, last_s = min(times_s), max(*times_s, min(times_s) + 1.0)
     events_top = _TITLE_PX + len(lanes) * (_LANE_PX + _GAP_PX)
     height = events_top + len(KINDS) * _EVENT_PX + _FOOT_PX
     picture = np.full((height, WIDTH_PX, 3), BACKGROUND_BGR, np.uint8)
@@ -57,7 +58,7 @@ def drive_picture(record: DriveRecord, thresholds: DriverThresholds, title: str 
     write_text(picture, fitted_text(f"{title}: {_words(record)}", WIDTH_PX - 20), (10, _TITLE_PX - 12), TEXT_BGR)
     for number, lane in enumerate(lanes):
         _draw_lane(picture, lane, record.rows, _TITLE_PX + number * (_LANE_PX + _GAP_PX), x_of)
-    _draw_events(picture, record, events_top, x_of, last_s)
+    _draw_events(picture, record, events_top, x_of)
     _draw_time_axis(picture, first_s, last_s, x_of)
     write_text(picture, fitted_text(NOT_CERTIFIED, WIDTH_PX - 20), (10, height - 8), FAINT_BGR, _SMALL)
     return picture
@@ -105,15 +106,15 @@ def _draw_lane(picture: Image, lane: _Lane, rows: Sequence[DriveRow], top: int, 
         before = (row.time_s, place)
 
 
-def _draw_events(picture: Image, record: DriveRecord, top: int, x_of: Callable[[float], int], last_s: float) -> None:
+def _draw_events(picture: Image, record: DriveRecord, top: int, x_of: Callable[[float], int]) -> None:
     for number, kind in enumerate(KINDS):
         y = top + number * _EVENT_PX
         write_text(picture, kind, (10, y + 11), TEXT_BGR, _SMALL)
         cv2.line(picture, (_LEFT_PX, y + 7), (WIDTH_PX - _RIGHT_PX, y + 7), _GRID_BGR, 1)
         for event in record.events:
             if event.kind == kind:
-                # What was raised lasts until its end is drawn over it, or until the drive ends.
-                end_s = event.end_s if event.end_s is not None else (event.time_s if event.phase == RAISED else last_s)
+                # What was raised reaches to the frame that told so; its end is drawn over it.
+                end_s = event.time_s if event.end_s is None else event.end_s
                 left, right = x_of(event.start_s), max(x_of(end_s), x_of(event.start_s) + 2)
                 cv2.rectangle(picture, (left, y + 3), (right, y + 11), event_color(kind), cv2.FILLED)
 

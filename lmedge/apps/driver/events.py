@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +36,8 @@ class DriverEvent:
         phase: "raised" or "ended".
         time_s: of the frame in which it was told.
         start_s: when the thing began.
-        seen_s: for how long it was seen; not longer than from its start to its end, for time unseen does not count.
+        seen_s: for how long it was seen; not longer than from its start to its end, for time unseen does not count. Of "drowsy"
+            and "short-glances", which look back on a window, for how long they stood.
         end_s: when it ended; None while it lasts.
         reason: why it ended ("over", "lost", "clock", "stopped"), or, of a raised "degraded", what is wrong.
         value: PERCLOS of "drowsy", seconds away from the road of "short-glances".
@@ -55,8 +57,8 @@ class DriverEvent:
             raise InputError(f"A DriverEvent is raised without an end or ended with one, its kind one of {KINDS}; got {self}.")
 
     def to_json(self) -> dict[str, Any]:
-        numbers = {name: round(value, 4) for name, value in asdict(self).items() if isinstance(value, float)}
-        return {"kind": self.kind, "phase": self.phase, **numbers} | ({"reason": self.reason} if self.reason else {})
+        known = {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value if isinstance(value, str) else round(float(value), 4) for name, value in known.items()}
 
 
 class EventLog:
@@ -78,12 +80,22 @@ class EventLog:
         self._line({"kind": "drive", "statement": NOT_CERTIFIED, "thresholds": thresholds.to_json()})
 
     def write(self, *events: DriverEvent) -> None:
+        """
+        Raises:
+            DataError: the disk is full, or gone.
+        """
         for event in events:
             self._line(event.to_json())
 
     def _line(self, document: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(document) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(document) + "\n")
+            self._file.flush()
+        except OSError as error:
+            # What is left in the buffer cannot be written either; the file is closed all the same.
+            with suppress(OSError):
+                self._file.close()
+            raise DataError(f"Cannot write events to {self.path}: {error.strerror}. What came before is in it.") from error
 
     def close(self) -> None:
         self._file.close()

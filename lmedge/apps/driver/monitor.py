@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmedge.apps.driver.attention import AttentionWatch
-from lmedge.apps.driver.events import CLOCK, DEGRADED, DROWSY, LOST, NO_FACE, STOPPED, YAWN, DriverEvent
+from lmedge.apps.driver.events import CLOCK, DEGRADED, DROWSY, NO_FACE, STOPPED, YAWN, DriverEvent
 from lmedge.apps.driver.eyelids import EyelidWatch
 from lmedge.apps.driver.sight import FaceSight
 from lmedge.apps.driver.thresholds import DriverThresholds
@@ -25,9 +25,9 @@ from lmedge.landmarks import Landmarks
 from lmedge.schemas import LandmarkSchema
 
 OPEN, HALF_SHUT, SHUT, UNSEEN = "open", "half-shut", "shut", "unseen"
-# Why eyes are not seen on a face that is.
-SUNGLASSES, TOO_DARK, TOO_BRIGHT, TURNED, UNSURE, NO_POSE = (
-    "sunglasses", "too-dark", "too-bright", "head-turned", "eyes-unsure", "no-head-pose",
+# Why nothing is told of the eyes of a face that is there; the last one: they are seen, and were never open so far.
+OUTSIDE, SUNGLASSES, TOO_DARK, TOO_BRIGHT, TURNED, UNSURE, NO_POSE, NEVER_OPEN = (
+    "outside-picture", "sunglasses", "too-dark", "too-bright", "head-turned", "eyes-unsure", "no-head-pose", "never-open",
 )  # fmt: skip
 # The rest of head and mouth is learnt whatever the eyes do.
 _ANY_EYE = 1e-3
@@ -48,7 +48,7 @@ class FrameState:
         zone: where the head points: "road", "left", "right", "up", "down"; None where it is not known.
         yaw_deg, pitch_deg: of the head against its rest; None where not known.
         away_s: seconds away from the road that count toward many short glances.
-        degraded: why the eyes are not seen on a face that is; empty where they are.
+        degraded: why nothing is told of the eyes of a face that is there; empty where they are seen, and in the first seconds.
         active: kinds of the events that are raised at present.
         events: raised or ended by this frame.
     """
@@ -75,7 +75,8 @@ class DriverMonitor:
     Attributes:
         schema: of the landmarks that it takes.
         thresholds: what it decides by.
-        baseline: the driver's resting face, None until it is known.
+        baseline: the driver's resting face, None until it is known. It is learnt once: from the first seconds in which the eyes
+            are seen, so that a driver who grimaces then is misjudged, and a second driver needs a second monitor.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class DriverMonitor:
         self._rest_learner = BaselineLearner(limits.learn_s, open_eye_least=_ANY_EYE)
         self._eyelids = EyelidWatch(limits)
         self._perclos = TimeShare(limits.perclos_window_s, gap_s)
-        self._drowsy = StandingAlarm(DROWSY)
+        self._drowsy = StandingAlarm(DROWSY, gap_s)
         self._yawn = LastingCondition(((limits.yawn_s, YAWN),), gap_s)
         self._attention = AttentionWatch(limits)
         self._no_face = LastingCondition(((limits.no_face_s, NO_FACE),), gap_s)
@@ -137,6 +138,7 @@ class DriverMonitor:
         if pose is not None and not (math.isfinite(pose.yaw_deg) and math.isfinite(pose.pitch_deg)):
             raise InputError(f"A head pose needs finite angles; got yaw {pose.yaw_deg} and pitch {pose.pitch_deg}. Pass None.")
         before = self._state
+        time_s = float(time_s)
         if before is not None and time_s == before.time_s:
             return replace(before, events=())
         events = [] if before is None or time_s > before.time_s else self._stop(before.time_s, CLOCK)
@@ -163,6 +165,8 @@ class DriverMonitor:
         if landmarks is not None and pose is not None:
             ratios = self._meter.read(landmarks, pose)
             self._learn(time_s, ratios, pose, eyes_seen=not reasons)
+            if self.baseline is None and self._eye_learner.refuses:
+                reasons += (NEVER_OPEN,)
             closure = None if reasons else self._closure(ratios)
             if self._rest is not None and self._rest.yaw_deg is not None and self._rest.pitch_deg is not None:
                 mouth = ratios.mouth - self._rest.ratios.mouth
@@ -197,7 +201,9 @@ class DriverMonitor:
         """Why the eyes cannot be seen."""
         limits, reasons = self.thresholds, []
         if sight is not None:
-            if not sight.cheeks >= limits.dark_level:
+            if math.isnan(sight.cheeks):
+                reasons.append(OUTSIDE)
+            elif sight.cheeks < limits.dark_level:
                 reasons.append(TOO_DARK)
             elif sight.cheeks > limits.bright_level:
                 reasons.append(TOO_BRIGHT)
@@ -219,17 +225,15 @@ class DriverMonitor:
             self.baseline = self._eye_learner.add(time_s, ratios, pose)
 
     def _closure(self, ratios: FaceRatios) -> float | None:
-        """Of the more open eye: a wink shuts no eyes."""
         if self.baseline is None:
             return None
-        change = self.baseline.change(ratios, shut_eye_part=self.thresholds.shut_eye_part)
-        return min(max(1 - max(change.right_eye, change.left_eye), 0.0), 1.0)
+        return self.baseline.change(ratios, shut_eye_part=self.thresholds.shut_eye_part).closure
 
     def _follow_perclos(self, time_s: float, closure: float | None) -> tuple[float | None, list[DriverEvent]]:
         limits, share = self.thresholds, self._perclos
         share.update(time_s, None if closure is None else closure >= limits.shut)
         if share.known_s < limits.perclos_least_seen_s:
-            return None, self._drowsy.stop(time_s, LOST)
+            return None, self._drowsy.update(time_s, None, None)
         perclos = min(max(share.held_s / share.known_s, 0.0), 1.0)
         border = limits.perclos_awake if self._drowsy.kind else limits.perclos_drowsy
         return perclos, self._drowsy.update(time_s, perclos >= border, perclos)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
+from lmedge.apps.blinks import HALF_SHUT, LONGEST_GAP_S, LONGEST_S, SHORTEST_S
+from lmedge.apps.expression import LEARN_S, OPEN_EYE_LEAST
 from lmedge.errors import InputError
 
 NOT_CERTIFIED = (
@@ -24,9 +26,9 @@ class DriverThresholds:
             Vehicle-Based Driver Status/Performance Monitoring", DOT HS 808 247, 1994.
         half_shut: a blink begins and ends here, and a shut eye counts as shut until it is less closed than this. Own choice:
             lids that look down lower by a third, and a blink passes half-way even where no frame meets it shut.
-        shut_eye_part: what a shut eye still shows of its opening at rest, as the landmarks tell it. Exact points of rendered
-            heads: 0.05 to 0.16 on 80 % of people. Networks that never draw the lids together leave more: the zoo's
-            68-point one 0.66, its 98-point one 0.77 on rendered faces. `benchmarks/driver_monitor.py` measures it.
+        shut_eye_part: what a shut eye still shows of its opening at rest, as the landmarks tell it. Measured by
+            `benchmarks/driver_monitor.py`: exact points of rendered heads leave 0.05 to 0.17 on 80 % of people. Networks
+            never draw the lids together and leave far more; take `network_lids.shut_eye_part_of`, or no eye is ever shut.
         blink_shortest_s: half-closures shorter than this are noise of one frame. Own choice.
         blink_longest_s: half-closures longer than this are drooping lids. Own choice, above the 0.1 to 0.4 s of blinks.
         closure_s: eyes shut for longer than a blink, 0.1 to 0.4 s: Soukupová and Čech, CVWW 2016.
@@ -61,10 +63,10 @@ class DriverThresholds:
     """
 
     shut: float = 0.8
-    half_shut: float = 0.5
+    half_shut: float = HALF_SHUT
     shut_eye_part: float = 0.15
-    blink_shortest_s: float = 0.03
-    blink_longest_s: float = 0.5
+    blink_shortest_s: float = SHORTEST_S
+    blink_longest_s: float = LONGEST_S
     closure_s: float = 0.4
     microsleep_s: float = 1.0
     sleep_s: float = 3.0
@@ -89,9 +91,9 @@ class DriverThresholds:
     sunglasses_ratio: float = 0.6
     dark_level: float = 25.0
     bright_level: float = 250.0
-    longest_gap_s: float = 0.5
-    learn_s: float = 3.0
-    open_eye_least: float = 0.15
+    longest_gap_s: float = LONGEST_GAP_S
+    learn_s: float = LEARN_S
+    open_eye_least: float = OPEN_EYE_LEAST
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

@@ -1,11 +1,16 @@
 """From a mesh over a picture to pixels over a photograph: piecewise affine, sampled at a fitting size, blended by alpha.
 
 picture, colours times alpha ▶ halved until one of its pixels is about one of the photograph ▶ per pixel, the triangle over it
-and the place in the picture ▶ photograph · (1 − alpha) + colours, or, as paint, photograph · (1 − alpha + colours)
+and the place in the picture ▶ without what hides it ▶ photograph · (1 − alpha) + colours, or, as paint, photograph ·
+(1 − alpha + colours)
+
+On a large face, places in the picture are computed at every second or fourth pixel and interpolated: between two triangles the
+map is rounded off over that distance, everywhere else it is the same.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -13,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lmedge.apps.filters.definition import MULTIPLY
-from lmedge.apps.filters.mesh import Mesh, doubled_areas
+from lmedge.apps.filters.mesh import Mesh
+from lmedge.apps.triangulation import doubled_areas
 from lmedge.data.drawing import SHIFT
 
 Floats = npt.NDArray[np.float64]
@@ -23,8 +29,10 @@ Image = npt.NDArray[np.uint8]
 _MAX_HALVINGS = 4
 # Triangles thinner than this, in px² doubled, show nothing.
 _THIN_PX2 = 1e-3
-# A place beyond every picture, for pixels that no triangle covers.
-_NOWHERE = -10.0
+# A place beyond every picture, for pixels that no triangle covers; so far off that interpolation does not lead back.
+_NOWHERE = -1e6
+# Places in the picture are computed at about so many pixels along the longer side of a region.
+_COMPUTED_ALONG = 256
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,11 @@ class Region:
 
 
 class Texture:
-    """A picture with alpha, colours multiplied by it, and its halves."""
+    """A picture with alpha, colours multiplied by it, and its halves; what lies outside the triangles of a mesh is clear."""
 
-    def __init__(self, picture_bgra: Image, opacity: float) -> None:
+    def __init__(self, picture_bgra: Image, mesh: Mesh, opacity: float) -> None:
         alpha = picture_bgra[:, :, 3:].astype(np.float32) * opacity
+        alpha[~covered(mesh, picture_bgra.shape[:2])] = 0
         colours = picture_bgra[:, :, :3].astype(np.float32) * (alpha / 255)
         # Whole halves all the way down: pixel centres stay where they are computed.
         step = 2**_MAX_HALVINGS
@@ -67,12 +76,18 @@ class Texture:
         return self._levels[halvings], 2.0**halvings
 
 
-def mesh_region(vertices_px: Floats, image_hw: tuple[int, int]) -> Region | None:
+def covered(mesh: Mesh, picture_hw: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Which pixels (H, W) of a picture a mesh over it covers, its outline included."""
+    mask = np.zeros(picture_hw[:2], np.uint8)
+    for corners in _fixed(mesh.picture_px[mesh.triangles]):
+        cv2.fillConvexPoly(mask, corners, 1, cv2.LINE_8, SHIFT)
+    return mask > 0
+
+
+def mesh_region(mesh: Mesh, vertices_px: Floats, image_hw: tuple[int, int]) -> Region | None:
     """The part of an image that a mesh covers, None where it covers nothing of it."""
-    low, high = np.floor(vertices_px.min(axis=0)) - 1, np.ceil(vertices_px.max(axis=0)) + 2
-    left, top = (int(value) for value in np.clip(low, 0, None))
-    right, bottom = (int(value) for value in np.minimum(high, (image_hw[1], image_hw[0])))
-    return Region(left, top, right, bottom) if left < right and top < bottom else None
+    corners_px = vertices_px[mesh.triangles.ravel()]
+    return _region(corners_px, image_hw) if len(corners_px) else None
 
 
 def draw_mesh(texture: Texture, mesh: Mesh, vertices_px: Floats, region: Region, depth_mm: Floats | None = None) -> Image:
@@ -93,16 +108,35 @@ def draw_mesh(texture: Texture, mesh: Mesh, vertices_px: Floats, region: Region,
     triangles = mesh.triangles[shown]
     zoom = float(np.sqrt(areas_px2[shown].sum() / doubled_areas(mesh.picture_px, triangles).sum()))
     picture, factor = texture.level(zoom)
-    local_px = vertices_px - (region.left, region.top)
-    label = np.zeros(region.hw, np.int32)
-    corners = np.rint(local_px[triangles] * 2**SHIFT).astype(np.int32)
-    for number, corner in enumerate(corners, 1):
-        cv2.fillConvexPoly(label, corner, number, cv2.LINE_8, SHIFT)
-    maps = _affine_maps(local_px[triangles], ((mesh.picture_px + 0.5) / factor - 0.5)[triangles])
-    map_x, map_y = _sampled(maps, label)
+    map_x, map_y = _picture_places(
+        (vertices_px - (region.left, region.top))[triangles], ((mesh.picture_px + 0.5) / factor - 0.5)[triangles], region.hw
+    )
     return np.asarray(
         cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0, 0)), np.uint8
     )
+
+
+def _picture_places(corners_px: Floats, picture_px: Floats, hw: tuple[int, int]) -> list[npt.NDArray[np.float32]]:
+    """For every pixel of a region (h, w) the place in the picture, x and y (h, w) each.
+
+    Args:
+        corners_px: of triangles (T, 3, 2) in the region, later ones over earlier ones.
+        picture_px: the same in the picture.
+    """
+    step = max(1, 2 ** round(math.log2(max(hw) / _COMPUTED_ALONG)))
+    # The coarse grid reaches one cell over the region's border on all sides; its cells' middles are the computed pixels.
+    height, width = hw
+    coarse_hw = (-(-height // step) + 2, -(-width // step) + 2)
+    coarse_px = (corners_px + 0.5) / step + 0.5
+    label = np.zeros(coarse_hw, np.uint16)
+    for number, corners in enumerate(_fixed(coarse_px), 1):
+        cv2.fillConvexPoly(label, corners, number, cv2.LINE_8, SHIFT)
+    # Just outside the mesh its outermost triangles go on, so that interpolation does not fall off an edge.
+    label = np.where(label > 0, label, cv2.dilate(label, np.ones((3, 3), np.uint8)))
+    maps = _sampled(_affine_maps(coarse_px, picture_px), label.astype(np.intp))
+    fine_wh = (coarse_hw[1] * step, coarse_hw[0] * step)
+    fine = [places if step == 1 else cv2.resize(places, fine_wh, interpolation=cv2.INTER_LINEAR) for places in maps]
+    return [np.asarray(places[step : step + height, step : step + width], np.float32) for places in fine]
 
 
 def _affine_maps(from_px: Floats, to_px: Floats) -> npt.NDArray[np.float32]:
@@ -117,22 +151,25 @@ def _affine_maps(from_px: Floats, to_px: Floats) -> npt.NDArray[np.float32]:
     return np.vstack([[0, 0, _NOWHERE, 0, 0, _NOWHERE], maps]).astype(np.float32)
 
 
-def _sampled(
-    maps: npt.NDArray[np.float32], label: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The maps of the labels, carried out at every pixel, (h, w) each."""
+def _sampled(maps: npt.NDArray[np.float32], label: npt.NDArray[np.intp]) -> list[npt.NDArray[np.float32]]:
+    """The maps of the labels, carried out at every pixel, (h, w) each for x and y."""
     height, width = label.shape
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
-    columns = [np.ascontiguousarray(column) for column in maps.T]
-    map_x = columns[0].take(label) * x + columns[1].take(label) * y + columns[2].take(label)
-    map_y = columns[3].take(label) * x + columns[4].take(label) * y + columns[5].take(label)
-    return map_x, map_y
+    # Labels are all in range; "clip" only leaves out a copy.
+    columns = [column.take(label, mode="clip") for column in np.ascontiguousarray(maps.T)]
+    return [columns[0] * x + columns[1] * y + columns[2], columns[3] * x + columns[4] * y + columns[5]]
 
 
-def mask_out(layer_bgra: Image, hidden: Image) -> Image:
-    """A drawn layer (h, w, 4) without what a mask uint8 (h, w) hides (255 hides all)."""
-    kept = 255 - hidden
-    return np.asarray(cv2.multiply(layer_bgra, cv2.merge([kept] * 4), scale=1 / 255), np.uint8)
+def cut_out(layer_bgra: Image, polygon_px: Floats, region: Region) -> None:
+    """Clears what a polygon (M, 2) px of the photograph hides of a layer drawn over a region, in place, with soft edges."""
+    height, width = region.hw
+    local_px = polygon_px - (region.left, region.top)
+    part = _region(local_px, (height, width))
+    if part is None:
+        return
+    kept = np.full(part.hw, 255, np.uint8)
+    cv2.fillPoly(kept, [_fixed(local_px - (part.left, part.top))], 0, cv2.LINE_AA, SHIFT)
+    layer_bgra[part.slices] = cv2.multiply(layer_bgra[part.slices], cv2.merge([kept] * 4), scale=1 / 255)
 
 
 def fade(layer_bgra: Image, opacity: float) -> Image:
@@ -150,10 +187,14 @@ def blend(photo_bgr: Image, layer_bgra: Image, mode: str) -> None:
         photo_bgr[:] = cv2.add(cv2.multiply(photo_bgr, cv2.merge([clear] * 3), scale=1 / 255), cv2.merge([blue, green, red]))
 
 
-def polygon_mask(polygons_px: list[Floats], region: Region) -> Image:
-    """uint8 (h, w), 255 inside polygons (M, 2) px of the photograph, with soft edges."""
-    mask = np.zeros(region.hw, np.uint8)
-    for polygon in polygons_px:
-        fixed = np.rint((polygon - (region.left, region.top)) * 2**SHIFT).astype(np.int32)
-        cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, SHIFT)
-    return mask
+def _region(points_px: Floats, hw: tuple[int, int]) -> Region | None:
+    """The rectangle around points, a pixel wider on all sides, cut to an image."""
+    low, high = np.floor(points_px.min(axis=0)) - 1, np.ceil(points_px.max(axis=0)) + 2
+    left, top = (int(value) for value in np.clip(low, 0, None))
+    right, bottom = (int(value) for value in np.minimum(high, (hw[1], hw[0])))
+    return Region(left, top, right, bottom) if left < right and top < bottom else None
+
+
+def _fixed(points_px: Floats) -> npt.NDArray[np.int32]:
+    """Coordinates as cv2 draws at fractions of a pixel."""
+    return np.asarray(np.rint(points_px * 2**SHIFT), np.int32)

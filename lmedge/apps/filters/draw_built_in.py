@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmedge.apps.filters.definition import MULTIPLY, STICKER, WARP
+from lmedge.apps.filters.definition import STICKER, WARP
 from lmedge.apps.filters.filter_file import FILTER_FILE, FORMAT
 from lmedge.apps.filters.sheet import Line, Sheet, both_sides, ellipse, symmetric
 from lmedge.bundle.files import write_atomically
@@ -19,7 +19,7 @@ from lmedge.data.pictures import save_picture
 from lmedge.schemas import IBUG_68
 
 # From the skin outward. Filters are sorted together when several are worn.
-_ON_SKIN, _PAINT_LINES, _HAIR, _MASK, _GLASSES, _HAT_BACK, _HAT = 0, 1, 10, 20, 30, 40, 50
+_ON_SKIN, _HAIR, _MASK, _GLASSES, _HAT_BACK, _HAT = 0, 10, 20, 30, 40, 50
 
 _BLACK, _DARK, _WHITE = (20, 18, 18), (45, 38, 35), (245, 245, 245)
 
@@ -27,7 +27,7 @@ Layers = list[tuple[str, Sheet, dict[str, Any]]]
 
 
 def glasses() -> Layers:
-    sheet = Sheet(-84, -36, 84, 42, 2.5)
+    sheet = Sheet(-70, -26, 70, 30, 2.5)
     for lens in both_sides([(-54, -14), (-33, -18), (-13, -13), (-9.5, 2), (-17, 17), (-34, 21), (-52, 16), (-58, 1)]):
         sheet.fill(lens, (150, 110, 70), 0.28)
         sheet.stroke([*lens, lens[0]], 4.2, _DARK)
@@ -35,10 +35,22 @@ def glasses() -> Layers:
     for glint in both_sides([(-46, -8), (-40, -12), (-38, -11), (-47, 4)]):
         sheet.fill(glint, _WHITE, 0.45, blur_mm=0.8)
     sheet.stroke([(-11, -5), (-4, -9), (4, -9), (11, -5)], 3.6, _DARK)
-    for arm in both_sides([(-57, -7), (-66, -9), (-78, -7)]):
-        sheet.stroke(arm, 4.6, _DARK)
+    for hinge in both_sides([(-57, -8), (-64, -8)]):
+        sheet.stroke(hinge, 4.6, _DARK)
     bindings = [sheet.bind("right_eye_outer", "left_eye_outer"), sheet.bind("right_eye", "left_eye")]
-    return [("glasses.png", sheet, {"kind": STICKER, "bindings": bindings, "order": _GLASSES, "max_yaw_deg": 75})]
+    front = ("glasses.png", sheet, {"kind": STICKER, "bindings": bindings, "order": _GLASSES, "max_yaw_deg": 75})
+    return [*(_arm_of_glasses(side) for side in ("right", "left")), front]
+
+
+def _arm_of_glasses(side: str) -> tuple[str, Sheet, dict[str, Any]]:
+    """From the lens to the ear, on the side of the head: seen from the other side it turns its back and is not shown."""
+    out = -1 if side == "right" else 1
+    left, right = sorted((out * 52, out * 86))
+    sheet = Sheet(left, -44, right, 12, 2.5)
+    sheet.stroke([(out * x, y) for x, y in ((54, -8), (66, -8), (76, -6), (80, 4))], 4.6, _DARK)
+    bindings = [sheet.bind(f"{side}_{place}", f"{side}_ear", f"{side}_hairline") for place in ("eye_outer", "eye")]
+    fields = {"kind": STICKER, "bindings": bindings, "order": _GLASSES, "max_yaw_deg": 75, "optional": True}
+    return f"{side}_arm.png", sheet, fields
 
 
 def moustache() -> Layers:
@@ -162,28 +174,23 @@ def tiger() -> Layers:
     for patch in both_sides(ellipse((-34, -14), 20, 10)) + both_sides(ellipse((-58, 50), 10, 20)):
         fur.fill(patch, _WHITE, 0.75, blur_mm=4, inside=True)
     fur.fill([(-15, 38), (0, 34), (15, 38), (12, 46), (0, 50), (-12, 46)], (90, 80, 190), 0.9, blur_mm=0.8, inside=True)
-    fur.soften(outline, 5)
-    lines = Sheet(-80, -84, 80, 118, 2.0)
     for top in (-74, -62, -51):
         for stripe in both_sides(
             [(-2, top + 7), (-14, top + 1), (-30, top + 3), (-44, top + 9), (-28, top + 7), (-14, top + 6)]
         ):
-            lines.fill(stripe, _BLACK, 0.95)
+            fur.fill(stripe, _BLACK, 0.95)
     for n, (x, y) in enumerate([(-72, 12), (-71, 30), (-67, 50), (-60, 70)]):
         reach = 34 - 3 * n
         for stripe in both_sides([(x, y), (x + reach / 2, y + 1), (x + reach, y + 8), (x + reach / 2, y + 6), (x, y + 6)]):
-            lines.fill(stripe, _BLACK, 0.95)
+            fur.fill(stripe, _BLACK, 0.95)
     for x, y in ((-14, 57), (-22, 60), (-18, 64), (-28, 64)):
         for dot in both_sides(ellipse((x, y), 1.3, 1.3)):
-            lines.fill(dot, _BLACK)
-    lines.stroke([(0, 50), (0, 60)], 1.5, _BLACK, 0.9)
-    lines.soften(outline, 3)
-    shared = {"kind": WARP, "holes": ["right_eye", "left_eye", "inner_lip"], "max_yaw_deg": 65}
-    names = (*IBUG_68.point_names, *around)
-    return [
-        ("fur.png", fur, {**shared, "bindings": [fur.bind(*names)], "order": _ON_SKIN}),
-        ("stripes.png", lines, {**shared, "bindings": [lines.bind(*names)], "order": _PAINT_LINES, "blend": MULTIPLY}),
-    ]
+            fur.fill(dot, _BLACK)
+    fur.stroke([(0, 50), (0, 60)], 1.5, _BLACK, 0.9)
+    fur.soften(outline, 4)
+    bindings = [fur.bind(*IBUG_68.point_names, *around)]
+    holes = ["right_eye", "left_eye", "inner_lip"]
+    return [("fur.png", fur, {"kind": WARP, "bindings": bindings, "order": _ON_SKIN, "holes": holes, "max_yaw_deg": 65})]
 
 
 FILTERS: dict[str, tuple[Callable[[], Layers], str]] = {

@@ -58,7 +58,8 @@ def load_filter(name_or_path: str | Path) -> FaceFilter:
         DataError: a filter with a mistake: broken JSON, an unknown key or point, a picture that is missing or has no alpha.
     """
     known = built_in_filters()
-    path = known.get(str(name_or_path), Path(name_or_path).expanduser())
+    built_in = known.get(name_or_path) if isinstance(name_or_path, str) else None
+    path = built_in or Path(name_or_path).expanduser()
     file = path / FILTER_FILE if path.is_dir() else path
     if not file.is_file():
         near = difflib.get_close_matches(str(name_or_path), known, n=1)
@@ -120,7 +121,10 @@ def _read_picture(where: str, folder: Path, name: str) -> npt.NDArray[np.uint8]:
     if not file.is_file():
         others = ", ".join(sorted(path.name for path in folder.glob("*.png"))) or "none"
         raise DataError(f"{where}: there is no picture {file}; PNG files there: {others}.")
-    picture = cv2.imdecode(np.frombuffer(file.read_bytes() or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        picture = cv2.imdecode(np.frombuffer(file.read_bytes() or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
+    except (OSError, cv2.error):
+        picture = None
     if picture is None:
         raise DataError(f"{where}: {file} is not a picture that OpenCV can read. Save it as PNG with 8 bits and alpha.")
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 4:

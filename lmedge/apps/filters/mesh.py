@@ -16,16 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from lmedge.apps.filters.definition import STICKER, Binding, Layer
+from lmedge.apps.triangulation import delaunay
 from lmedge.schemas import IBUG_68, Curve
 
 Floats = npt.NDArray[np.float64]
 
 # Cells of a bent sticker along its longer side. A vertex nearer to a bound point than half a cell is left out for it.
 _GRID_CELLS = 10
+# How far around a triangle the picture has to be clear for the triangle to be left out.
+_REACH_PX = 8
 # Middle of a segment of a uniform Catmull–Rom spline, from its four points (Catmull and Rom 1974).
 _MIDDLE = np.array([-1.0, 9.0, 9.0, -1.0]) / 16
-# Delaunay's coordinates: float32 with room for the thousandth part of a pixel.
-_SUBDIVISION_PX = 16384.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +45,30 @@ class Mesh:
 
 
 def layer_mesh(layer: Layer, binding: Binding) -> Mesh:
-    """The mesh of a layer bound in one of its ways."""
+    """The mesh of a layer bound in one of its ways, without triangles over parts of the picture that show nothing."""
+    return _without_clear_triangles(_whole_mesh(layer, binding), layer.picture_bgra[:, :, 3])
+
+
+def _whole_mesh(layer: Layer, binding: Binding) -> Mesh:
     points_px = np.array(list(binding.values()), np.float64)
     if layer.kind == STICKER:
         height, width = layer.picture_bgra.shape[:2]
         return _sticker_mesh(points_px, (height, width))
     return _warp_mesh(points_px, tuple(binding))
+
+
+def _without_clear_triangles(mesh: Mesh, alpha: npt.NDArray[np.uint8]) -> Mesh:
+    # What is drawn small is sampled from averages of neighbours.
+    seen = cv2.dilate((alpha > 0).astype(np.uint8), np.ones((2 * _REACH_PX + 1,) * 2, np.uint8))
+    shown = np.zeros(len(mesh.triangles), bool)
+    for index, corners in enumerate(np.rint(mesh.picture_px[mesh.triangles]).astype(np.int32)):
+        low = corners.min(axis=0)
+        part = np.zeros((corners - low).max(axis=0)[::-1] + 1, np.uint8)
+        cv2.fillConvexPoly(part, corners - low, 1)
+        rows, columns = np.nonzero(part)
+        rows, columns = np.clip(rows + low[1], 0, alpha.shape[0] - 1), np.clip(columns + low[0], 0, alpha.shape[1] - 1)
+        shown[index] = seen[rows, columns].any()
+    return Mesh(mesh.picture_px, mesh.weights, mesh.triangles[shown])
 
 
 def third_point(first_px: Floats, second_px: Floats, down: Floats | None = None) -> Floats:
@@ -135,29 +154,3 @@ def _bending(targets_px: Floats, points_px: Floats, scale: float) -> Floats:
 def _affine(targets_px: Floats, points_px: Floats, scale: float) -> Floats:
     centred = (targets_px - points_px.mean(axis=0)) / scale
     return np.hstack([np.ones((len(targets_px), 1)), centred])
-
-
-def delaunay(points_px: Floats) -> npt.NDArray[np.int64]:
-    """Delaunay's triangles (T, 3) over points (V, 2), clockwise as seen with y down; of points on one spot the first counts."""
-    low = points_px.min(axis=0)
-    zoom = 0.5 * _SUBDIVISION_PX / max(float(np.ptp(points_px, axis=0).max()), 1e-6)
-    scaled = ((points_px - low) * zoom + 0.25 * _SUBDIVISION_PX).astype(np.float32)
-    subdivision = cv2.Subdiv2D((0, 0, int(_SUBDIVISION_PX), int(_SUBDIVISION_PX)))
-    index_of: dict[tuple[float, float], int] = {}
-    for index, (x, y) in enumerate(scaled.tolist()):
-        if (x, y) not in index_of:
-            index_of[x, y] = index
-            subdivision.insert((x, y))
-    corners = np.asarray(subdivision.getTriangleList()).reshape(-1, 3, 2).tolist()
-    rows = [[index_of.get((x, y), -1) for x, y in triangle] for triangle in corners]
-    triangles = np.array([row for row in rows if min(row) >= 0], np.int64).reshape(-1, 3)
-    turned = doubled_areas(points_px, triangles) < 0
-    triangles[turned] = triangles[turned][:, ::-1]
-    return triangles
-
-
-def doubled_areas(points_px: Floats, triangles: npt.NDArray[np.int64]) -> Floats:
-    """Twice the signed area (T,) of each triangle; positive is clockwise as seen with y down."""
-    first, second, third = (points_px[triangles[:, corner]] for corner in range(3))
-    along, across = second - first, third - first
-    return np.asarray(along[:, 0] * across[:, 1] - along[:, 1] * across[:, 0])

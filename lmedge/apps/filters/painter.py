@@ -1,5 +1,7 @@
 """Filters over the faces of an image: the far face before the near one, and on each face the layers in their order.
 
+What a face wears is hidden by faces that are nearer, as far as their points tell their outline.
+
 points and pose of a face ▶ places ▶ vertices of each layer's mesh ▶ what it shows, without what hides it ▶ blended over it
 """
 
@@ -10,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from lmedge.apps.filters.compositing import Texture, blend, draw_mesh, fade, mask_out, mesh_region, polygon_mask
+from lmedge.apps.filters.compositing import Texture, blend, cut_out, draw_mesh, fade, mesh_region
 from lmedge.apps.filters.definition import HOLES, WARP, Binding, FaceFilter, Layer
 from lmedge.apps.filters.mesh import layer_mesh, third_point
 from lmedge.apps.filters.places import FacePlaces, has_pose, missing_places, pose_of, project
@@ -59,6 +61,7 @@ class FilterPainter:
         self.schema = schema
         self._camera = camera
         self._has_pose = has_pose(schema)
+        self._outline = None if missing_places(schema, _OUTLINE) else FacePlaces(schema, _OUTLINE)
         layers = [bound for one in chosen for bound in _bound_layers(one, schema)]
         self._layers = sorted(layers, key=lambda bound: bound.layer.order)
 
@@ -86,9 +89,12 @@ class FilterPainter:
         if len(poses) != len(faces):
             raise InputError(f"poses must be one per face, or left out; got {len(poses)} for {len(faces)} faces.")
         # The larger a face, the nearer.
-        for index in sorted(range(len(faces)), key=lambda index: _extent_px(faces[index])):
+        order = sorted(range(len(faces)), key=lambda index: _extent_px(faces[index]))
+        outlines = [self._outline.find(faces[index].points_px, poses[index]) if self._outline else None for index in order]
+        for rank, index in enumerate(order):
+            nearer = [outline for outline in outlines[rank + 1 :] if outline is not None]
             for bound in self._layers:
-                bound.paint(canvas, faces[index].points_px, poses[index])
+                bound.paint(canvas, faces[index].points_px, poses[index], nearer)
         return canvas
 
 
@@ -99,24 +105,27 @@ class _BoundLayer:
         self.layer = layer
         self._mesh = layer_mesh(layer, binding)
         self._places = FacePlaces(schema, tuple(binding))
-        self._texture = Texture(layer.picture_bgra, layer.opacity)
-        self._outline = FacePlaces(schema, _OUTLINE) if layer.behind_face else None
-        self._holes = [FacePlaces(schema, _HOLE_POINTS[hole]) for hole in layer.holes]
+        self._texture = Texture(layer.picture_bgra, self._mesh, layer.opacity)
+        hiding = [_HOLE_POINTS[hole] for hole in layer.holes] + ([_OUTLINE] if layer.behind_face else [])
+        self._hiding = [FacePlaces(schema, names) for names in hiding]
 
-    def paint(self, canvas_bgr: Image, points_px: npt.NDArray[np.float32], pose: HeadPose | None) -> None:
-        """Draws the layer into an image; leaves it out where the pose does not show it or is needed and not there."""
+    def paint(
+        self, canvas_bgr: Image, points_px: npt.NDArray[np.float32], pose: HeadPose | None, nearer: Sequence[Floats]
+    ) -> None:
+        """Draws the layer into an image, without what polygons (M, 2) px of nearer faces hide; leaves it out where the pose
+        does not show it or is needed and not there."""
         opacity = self._opacity(pose)
         vertices_px = self._vertices(points_px, pose)
         if opacity <= 0 or vertices_px is None:
             return
-        region = mesh_region(vertices_px, (canvas_bgr.shape[0], canvas_bgr.shape[1]))
-        hiding = [place for place in (self._outline, *self._holes) if place is not None]
-        polygons = [place.find(points_px, pose) for place in hiding]
-        if region is None or any(polygon is None for polygon in polygons):
+        region = mesh_region(self._mesh, vertices_px, (canvas_bgr.shape[0], canvas_bgr.shape[1]))
+        own = [place.find(points_px, pose) for place in self._hiding]
+        hiding = [polygon for polygon in own if polygon is not None]
+        if region is None or len(hiding) < len(own):
             return
         drawn = draw_mesh(self._texture, self._mesh, vertices_px, region, self._depth_mm(pose))
-        if polygons:
-            drawn = mask_out(drawn, polygon_mask([polygon for polygon in polygons if polygon is not None], region))
+        for polygon in (*hiding, *nearer):
+            cut_out(drawn, polygon, region)
         blend(canvas_bgr[region.slices], fade(drawn, opacity), self.layer.blend)
 
     def _opacity(self, pose: HeadPose | None) -> float:

@@ -9,7 +9,7 @@ camera, file, folder or picture ▶ `Frame`, with its time ▶ a function that r
 
 from __future__ import annotations
 
-from lmedge.apps.video.loop import Progress, VideoSummary, run_video
+from lmedge.apps.video.loop import VideoSummary, run_video
 from lmedge.apps.video.sinks import Mp4Sink, PictureSink, PngFolderSink, VideoSink, WindowSink, display_available, open_sink
 from lmedge.apps.video.sources import Frame, VideoSource, open_source
 
@@ -18,7 +18,6 @@ __all__ = [
     "Mp4Sink",
     "PictureSink",
     "PngFolderSink",
-    "Progress",
     "VideoSink",
     "VideoSource",
     "VideoSummary",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -24,6 +25,8 @@ _MAX_GAP_S = 10.0
 _FRAME_NAME = "frame_{:06d}.png"
 _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _END_KEYS = (ord("q"), ord("Q"))
+# On Linux, OpenCV's window system ends the whole program where it cannot reach the display; another process tries first.
+_WINDOW_TRIAL, _TRIAL_S = "import cv2; cv2.namedWindow('lmedge')", 20.0
 
 
 class VideoSink(ABC):
@@ -68,7 +71,10 @@ def open_sink(output: str | Path, source: VideoSource) -> VideoSink:
             raise InputError(f"{path} is one picture, {source.name} has many frames. Give NAME.mp4, or a folder for PNG files.")
         return PictureSink(path)
     if suffix and not path.is_dir():
-        raise InputError(f"Videos are written as .mp4 or as a folder of PNG files; got {path}.")
+        raise InputError(
+            f"Videos are written as NAME.mp4 or as a folder of PNG files; got {path}. A folder with a dot in its "
+            "name has to be there already."
+        )
     return PngFolderSink(path)
 
 
@@ -185,15 +191,14 @@ class WindowSink(VideoSink):
     def __init__(self, title: str = "lmedge") -> None:
         if not display_available():
             raise InputError("There is no display here for a window. Leave the window out, and write a file instead.")
+        if not _window_opens():
+            raise InputError(
+                "OpenCV cannot open a window: the display that DISPLAY or WAYLAND_DISPLAY names does not answer, or this is "
+                "opencv-python-headless (install opencv-python instead). Or write a file instead."
+            )
         self._title = title
         self._ended = False
-        try:
-            cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE)
-        except cv2.error as error:
-            raise InputError(
-                f"This OpenCV cannot open a window ({error.err}). Install opencv-python instead of opencv-python-headless, or "
-                "write a file instead."
-            ) from error
+        cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE)
 
     def _write(self, image_bgr: Image, time_s: float) -> None:
         cv2.imshow(self._title, image_bgr)
@@ -209,10 +214,18 @@ class WindowSink(VideoSink):
 
 
 def display_available() -> bool:
-    """Whether a window could be seen. Asked before OpenCV is: without a display its window system ends the whole program."""
+    """Whether a display is named where a window could be seen; whether it answers is seen when a window is opened."""
     if not sys.platform.startswith("linux"):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _window_opens() -> bool:
+    try:
+        trial = subprocess.run([sys.executable, "-c", _WINDOW_TRIAL], capture_output=True, timeout=_TRIAL_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return trial.returncode == 0
 
 
 def _fitted(image_bgr: Image, size_wh: tuple[int, int]) -> Image:

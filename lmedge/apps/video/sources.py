@@ -23,8 +23,8 @@ ASSUMED_FPS = 25.0
 _SANE_FPS = (0.1, 1000.0)
 # A file that declares more frames is read on after a failure; so many failures in a row end it all the same.
 _MAX_BROKEN_RUN = 300
-# A camera that gives nothing for so many reads has been unplugged.
-_MAX_CAMERA_FAILURES = 30
+# A camera that gives nothing for so long has been unplugged; between two reads that fail at once there is a pause.
+_CAMERA_SILENT_S, _CAMERA_PAUSE_S = 5.0, 0.02
 
 Image = npt.NDArray[np.uint8]
 
@@ -54,7 +54,8 @@ class VideoSource(ABC):
         frame_count: as declared, None where it is not known beforehand.
         live: a camera.
         broken: frames so far that could not be read, with readable ones after them.
-        missing: frames that a file declares and that were not there when it ended.
+        missing: frames that a file declares, or pictures of a folder, after the last one that could be read.
+        file: the file or folder that is read, None for a camera.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class VideoSource(ABC):
 
         Raises:
             InputError: they have been asked for before.
-            DataError: there is not one.
+            DataError: there is not one, or a camera stops giving them.
         """
         if self._started:
             raise InputError(f"{self.name}: the frames of a source come once; open it again.")
@@ -183,15 +184,25 @@ class _Camera(VideoSource):
         super().__init__(f"camera {number}", _sane_fps(self._capture.get(cv2.CAP_PROP_FPS)) or fps, live=True)
 
     def _frames(self) -> Iterator[Frame]:
-        start_s, index, failed = time.monotonic(), 0, 0
-        while failed < _MAX_CAMERA_FAILURES:
+        start_s = last_s = time.monotonic()
+        index, failed = 0, 0
+        while True:
             done, image = self._capture.read()
+            now_s = time.monotonic()
             if done:
-                self.broken, failed = self.broken + failed, 0
-                yield Frame(np.asarray(image, np.uint8), time.monotonic() - start_s, index)
+                self.broken, failed, last_s = self.broken + failed, 0, now_s
+                yield Frame(np.asarray(image, np.uint8), now_s - start_s, index)
+            elif now_s - last_s > _CAMERA_SILENT_S:
+                break
             else:
                 failed += 1
+                time.sleep(_CAMERA_PAUSE_S)
             index += 1
+        if index > failed:
+            raise DataError(
+                f"{self.name} gives no frames any more; the last one came {last_s - start_s:.1f} s after the start. Is it "
+                "still plugged in, and does another program use it?"
+            )
 
     def close(self) -> None:
         self._capture.release()
@@ -205,14 +216,23 @@ class _Pictures(VideoSource):
     def _frames(self) -> Iterator[Frame]:
         failed = 0
         for index, file in enumerate(self._files):
-            with quiet_opencv():
-                image = cv2.imread(str(file), cv2.IMREAD_COLOR)
+            image = _read_picture(file)
             if image is None:
                 failed += 1
                 continue
             self.broken, failed = self.broken + failed, 0
-            yield Frame(np.asarray(image, np.uint8), index / self.fps, index)
+            yield Frame(image, index / self.fps, index)
         self.missing = failed
+
+
+def _read_picture(file: Path) -> Image | None:
+    """uint8 (H, W, 3), None for what is not a picture or one of a size that cannot be."""
+    try:
+        with quiet_opencv():
+            image = cv2.imread(str(file), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+    return None if image is None else np.asarray(image, np.uint8)
 
 
 def _pictures_in(folder: Path) -> list[Path]:

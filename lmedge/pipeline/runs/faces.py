@@ -29,6 +29,8 @@ INDEX = "faces.json"
 PICTURES = "pictures"
 SYNTHETIC = "synthetic"
 PACK = "pack"
+# A detection that overlaps a face by this much, as intersection over union, is of that face.
+_LEAST_OVERLAP = 0.3
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,12 @@ def with_detector_boxes(
 def _best_detection(sample: FaceSample, detect: Callable[[Any], np.ndarray[Any, Any]], kind: str) -> dict[str, FaceBox]:
     from lmedge.runtimes.evaluate import iou
 
+    # The extent of five points is too small for any detection; the box that came with them is not.
+    own = [sample.box(), *sample.boxes.values()]
+
+    def overlap(box: FaceBox) -> float:
+        return max(iou(box, other) for other in own)
+
     boxes = [FaceBox.from_xyxy(row[:4], kind=kind) for row in detect(sample.read_image())]
-    own = sample.box()
-    best = max(boxes, key=lambda box: iou(box, own), default=None)
-    return {kind: best} if best is not None and iou(best, own) > 0.3 else {}
+    best = max(boxes, key=overlap, default=None)
+    return {kind: best} if best is not None and overlap(best) > _LEAST_OVERLAP else {}

@@ -59,6 +59,13 @@ def test_short_glances_are_over_after_two_seconds_on_the_road() -> None:
     assert ended.time_s == pytest.approx(3 + 6 * 3.4 - 1.0 + 2.0, abs=0.1)
 
 
+def test_short_glances_that_grow_old_unseen_are_lost_and_not_over() -> None:
+    states = watch([rest(3), *glances(2.4, 1.0, 5), lost(35)], rate=15)
+    raised, ended = events_of(states, "short-glances")
+    assert raised.reason is None
+    assert ended.reason == "lost"
+
+
 def test_a_face_lost_on_the_way_is_neither_away_nor_back() -> None:
     away = [Stretch(2.4, AWAY), lost(1.0)] * 4
     states = watch([rest(3), *away, Stretch(0.3, AWAY)])

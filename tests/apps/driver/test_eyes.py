@@ -86,6 +86,29 @@ def test_a_closure_is_no_blink_however_short() -> None:
     assert told(watch([rest(1), shut(0.45), rest(1)])) == [("closure", "raised"), ("closure", "ended")]
 
 
+def test_a_blink_does_not_run_on_over_time_without_frames() -> None:
+    """Shut before the gap and shut after it: what was between may have been anything."""
+    monitor = rested_monitor()
+    before = watch([rest(1), shut(0.1)], monitor=monitor)
+    after = watch([shut(0.1), rest(1)], monitor=monitor, start_s=1.1 + LIMITS.longest_gap_s + 0.1)
+    (blink,) = events_of(before + after)
+    assert blink.start_s == pytest.approx(1.7, abs=1e-6)
+
+
+def test_eyes_that_were_shut_before_a_gap_are_looked_at_anew() -> None:
+    """Eyes 0.6 closed stay shut if they were; after a gap nobody knows that."""
+    monitor = rested_monitor()
+    watch([rest(1), shut(1)], monitor=monitor)
+    assert watch([Stretch(0.1, lids_at(0.6))], monitor=monitor, start_s=2.6)[0].eyes == "half-shut"
+
+
+def test_the_blink_after_a_closure_that_a_gap_cut_off_is_told() -> None:
+    monitor = rested_monitor()
+    before = watch([rest(1), shut(1.5)], monitor=monitor)
+    after = watch([rest(1), shut(0.15), rest(1)], monitor=monitor, start_s=4)
+    assert told(before + after)[-2:] == [("microsleep", "ended"), ("blink", "ended")]
+
+
 # PERCLOS
 
 
@@ -140,6 +163,16 @@ def test_time_without_eyes_is_in_no_share() -> None:
     assert states[-1].perclos == pytest.approx(0.1, abs=0.02)
 
 
+def test_perclos_counts_the_seen_half_of_flickering_eyes() -> None:
+    """A frame stands for half of the time to its neighbours, also where those show no eyes."""
+    monitor, rate = rested_monitor(DriverThresholds(perclos_least_seen_s=25)), 15
+    shuts = [Face(closure=float(index / rate % 2 >= 1.6)) for index in range(60 * rate)]
+    states = watch(
+        [Stretch(1 / rate, face, (BARE, SUNGLASSES)[i % 2]) for i, face in enumerate(shuts)], rate=rate, monitor=monitor
+    )
+    assert states[-1].perclos == pytest.approx(0.2, abs=0.02)
+
+
 def test_drowsy_ends_as_lost_where_no_eyes_are_seen_any_more() -> None:
     states = watch([*nodding(0.3, 60), lost(60)], rate=10)
     assert [(event.phase, event.reason) for event in events_of(states, "drowsy")] == [("raised", None), ("ended", "lost")]
@@ -161,7 +194,7 @@ def test_a_clock_that_is_set_empties_the_minute(jump_s: float) -> None:
         (Stretch(5, Face(closure=1.0), SUNGLASSES), "sunglasses"),
         (Stretch(5, Face(closure=1.0), type(BARE)(20, 20)), "too-dark"),
         (Stretch(5, Face(closure=1.0), type(BARE)(254, 254)), "too-bright"),
-        (Stretch(5, Face(closure=1.0), type(BARE)(float("nan"), float("nan"))), "too-dark"),
+        (Stretch(5, Face(closure=1.0), type(BARE)(float("nan"), float("nan"))), "outside-picture"),
         (Stretch(5, Face(closure=1.0, pose=HeadPose(41, 0, 0))), "head-turned"),
         (Stretch(5, Face(closure=1.0, pose=HeadPose(-41, 0, 0))), "head-turned"),
         (Stretch(5, Face(closure=1.0, pose=HeadPose(0, -31, 0))), "head-turned"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from lmedge.schemas import IBUG_68, MMLAB_5, WFLW_98
 from tests.apps.driver.drives import RATES, SUNGLASSES, Stretch, events_of, lost, rest, rested_monitor, shut, told, watch
 from tests.apps.heads import Face, Sitter
 
+LIMITS = DriverThresholds()
 SEATED = Face(pose=HeadPose(12, -6, 2))
 
 # Learning
@@ -65,6 +67,22 @@ def test_a_network_that_never_draws_the_lids_together_is_read_by_what_it_leaves(
     assert not told(watch(drive))
     monitor = rested_monitor(DriverThresholds(shut_eye_part=0.6))
     assert ("microsleep", "raised") in told(watch(drive, monitor=monitor))
+
+
+def test_eyes_that_are_never_open_are_told_and_not_waited_for_in_silence() -> None:
+    monitor = DriverMonitor(IBUG_68)
+    states = watch([shut(8)], monitor=monitor)
+    (raised,) = events_of(states)
+    assert (raised.kind, raised.reason) == ("degraded", "never-open")
+    assert raised.time_s == pytest.approx(3 + LIMITS.degraded_s, abs=0.1)
+    assert {state.eyes for state in states} == {"unseen"}
+    opened = watch([rest(6)], monitor=monitor, start_s=8)
+    assert opened[-1].ready
+    assert told(opened) == [("degraded", "ended")]
+
+
+def test_the_first_seconds_of_a_drive_are_not_degraded() -> None:
+    assert not any(state.degraded for state in watch([rest(4)], monitor=DriverMonitor(IBUG_68)))
 
 
 # States
@@ -126,10 +144,13 @@ def test_thresholds_that_contradict_each_other_are_refused(settings: dict[str, f
 
 
 def test_every_threshold_has_its_source_or_is_named_an_own_choice() -> None:
-    text = " ".join((DriverThresholds.__doc__ or "").split())
-    entries = text.split("Attributes:")[1]
-    for name in DriverThresholds().to_json():
-        assert f"{name}:" in entries or f"{name}," in entries, name
+    """An entry names a norm, a paper with its year, a program or a measurement, or says that nobody gave the number."""
+    text = (DriverThresholds.__doc__ or "").split("Attributes:")[1]
+    _, *parts = re.split(r"\n {8}((?:\w+)(?:, \w+)*): ", text)
+    entries = {name: words for names, words in zip(parts[::2], parts[1::2], strict=True) for name in names.split(", ")}
+    assert list(entries) == list(DriverThresholds().to_json())
+    sources = r"Own choice|\b(19|20)\d\d\b|Euro NCAP|ibid\.|openpilot|Wierwille|[Mm]easure"
+    assert [name for name, words in entries.items() if not re.search(sources, words)] == []
 
 
 def test_it_says_plainly_that_it_is_no_safety_function() -> None:
@@ -146,6 +167,21 @@ def test_events_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
         log.write(*events)
     assert [event.to_json() for event in read_events(log.path)] == [event.to_json() for event in events]
     assert len(events) == 5
+
+
+def test_whole_seconds_are_written_too() -> None:
+    monitor, face = rested_monitor(), Sitter().landmarks(Face())
+    states = [monitor.update(time_s, None if time_s > 0 else face, Face().pose) for time_s in (0, 1)]
+    assert all(isinstance(state.time_s, float) for state in states)
+    assert DriverEvent("yawn", "raised", 5, 2, 3).to_json() == {
+        "kind": "yawn", "phase": "raised", "time_s": 5.0, "start_s": 2.0, "seen_s": 3.0,
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_full_disk_is_told_plainly() -> None:
+    with pytest.raises(DataError, match="Cannot write events to /dev/full"):
+        EventLog("/dev/full", DriverThresholds())
 
 
 def test_every_line_is_on_disk_at_once_and_a_torn_one_is_left_out(tmp_path: Path) -> None:

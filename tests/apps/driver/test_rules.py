@@ -143,7 +143,38 @@ def test_a_lost_face_is_never_eyes_that_are_shut() -> None:
     assert all(state.eyes == "unseen" and state.closure is None for state in states if not state.face)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in LASTING if kind not in ("no-face", "degraded")])
+def test_what_is_seen_in_every_other_frame_counts_for_half_of_the_time(kind: str) -> None:
+    like, rate = lasting(kind, 0), 30
+
+    def flickering(seconds: float) -> list[Stretch]:
+        frames = range(round(seconds * rate))
+        return [Stretch(1 / rate, None if index % 2 else like.face, like.sight) for index in frames]
+
+    under, over = ([rest(1), *flickering(2 * part * LASTING[kind][0]), rest(1)] for part in (0.9, 1.1))
+    assert not told(watch(under), kind)
+    states = watch(over)
+    assert told(states, kind) == [(kind, "raised"), (kind, "ended")]
+    assert events_of(states, kind)[-1].seen_s == pytest.approx(1.1 * LASTING[kind][0], abs=2 / rate)
+
+
 # The clock
+
+
+@pytest.mark.parametrize("jump_s", [5.0, 3600.0])
+def test_an_alarm_that_a_gap_ends_is_lost_where_it_was_last_seen(jump_s: float) -> None:
+    """Glances away add up to an alarm; then the clock is set forward, so far that the window is empty."""
+    monitor = rested_monitor()
+    glances = [stretch for _ in range(5) for stretch in (Stretch(2.4, AWAY), rest(1))]
+    before = watch([rest(1), *glances], monitor=monitor, rate=15)
+    after = watch([rest(0.5)], monitor=monitor, rate=15, start_s=18 + jump_s)
+    events = events_of(before + after, "short-glances")
+    assert events[0].phase == "raised"
+    if jump_s < LIMITS.distraction_window_s:
+        assert [event.phase for event in events] == ["raised"]
+    else:
+        assert (events[1].reason, events[1].end_s) == ("lost", pytest.approx(before[-1].time_s))
+        assert events[1].seen_s == pytest.approx(before[-1].time_s - events[0].start_s)
 
 
 @EACH

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from lmedge.apps.filters import FilterPainter, built_in_filters, load_filter
+from lmedge.apps.filters import FaceFilter, FilterPainter, built_in_filters, load_filter
 from lmedge.apps.filters.draw_built_in import FILTERS, draw_filters
 from lmedge.errors import InputError
 from lmedge.schemas import IBUG_68, MMLAB_5, WFLW_98, LandmarkSchema
-from tests.apps.filters.faces import changed, face, gray_picture
+from tests.apps.filters.faces import CAMERA, changed, face, gray_picture
 
 # Encoders of pictures and versions of OpenCV differ in a few levels at edges.
 MEAN_LEVELS, MOST_LEVELS = 0.3, 48
@@ -59,6 +59,20 @@ def test_stickers_fit_faces_of_five_points_nearly_as_those_of_68(name: str) -> N
     )
     # The moustache hangs from the nose's tip instead of its base.
     assert (few & many).sum() / (few | many).sum() > 0.7
+
+
+@pytest.mark.parametrize("yaw", [40, -40])
+@pytest.mark.parametrize("schema", [IBUG_68, MMLAB_5])
+def test_glasses_reach_to_the_near_ear_and_their_far_arm_is_hidden(schema: LandmarkSchema, yaw: float) -> None:
+    glasses, found = load_filter("glasses"), face(schema, yaw=yaw)
+    front = FaceFilter("front", tuple(layer for layer in glasses.layers if not layer.optional))
+    ends = []
+    for worn in (front, glasses):
+        columns = np.nonzero(changed(FilterPainter(worn, schema, camera=CAMERA).paint(gray_picture(), [found])))[1]
+        ends.append(np.sign(yaw) * np.array([columns.min(), columns.max()][:: int(np.sign(yaw))]))
+    (near_lens, far_lens), (near, far) = ends
+    assert far == far_lens
+    assert near < near_lens - 40
 
 
 @pytest.mark.parametrize("name", ["mask", "tiger"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lmedge.apps.filters import Layer
-from lmedge.apps.filters.compositing import Region, Texture, blend, draw_mesh, fade, mask_out, mesh_region, polygon_mask
+from lmedge.apps.filters.compositing import Region, Texture, blend, cut_out, draw_mesh, fade, mesh_region
 from lmedge.apps.filters.mesh import Mesh
 from lmedge.schemas import IBUG_68
 from tests.apps.filters.faces import face, landmarks, painter_of, solid
@@ -27,9 +28,21 @@ def mesh_over(picture_px: np.ndarray, triangles: np.ndarray) -> Mesh:
     return Mesh(picture_px, np.eye(len(picture_px)), triangles)
 
 
+def drawn_over(
+    picture: np.ndarray,
+    mesh: Mesh,
+    vertices_px: np.ndarray,
+    region: Region,
+    depth: np.ndarray | None = None,
+    *,
+    opacity: float = 1.0,
+) -> np.ndarray:
+    return draw_mesh(Texture(picture, mesh, opacity), mesh, vertices_px, region, depth)
+
+
 def test_a_picture_at_its_own_size_is_itself_times_alpha() -> None:
     picture = noise()
-    drawn = draw_mesh(Texture(picture, 1.0), mesh_over(SQUARE, TWO), SQUARE, WHOLE)
+    drawn = drawn_over(picture, mesh_over(SQUARE, TWO), SQUARE, WHOLE)
     colours = picture[:, :, :3].astype(float) * (picture[:, :, 3:] / 255)
     np.testing.assert_allclose(drawn, np.concatenate([colours, picture[:, :, 3:]], axis=2), atol=0.51)
 
@@ -37,7 +50,7 @@ def test_a_picture_at_its_own_size_is_itself_times_alpha() -> None:
 def test_a_picture_at_half_its_size_is_averaged_not_picked() -> None:
     picture = solid((0, 0, 0), (64, 64))
     picture[:, ::2] = 255
-    drawn = draw_mesh(Texture(picture, 1.0), mesh_over(SQUARE, TWO), (SQUARE + 0.5) / 4 - 0.5, Region(0, 0, 16, 16))
+    drawn = drawn_over(picture, mesh_over(SQUARE, TWO), (SQUARE + 0.5) / 4 - 0.5, Region(0, 0, 16, 16))
     np.testing.assert_allclose(drawn[1:-1, 1:-1, 0], 127.5, atol=2)
 
 
@@ -50,7 +63,7 @@ def test_warped_by_an_affine_map_pixels_are_where_that_map_puts_them(turn: float
     offset = np.array([50.0, 50.0]) - linear @ (31.5, 31.5) + shift
     fan = np.vstack([SQUARE, [[31.5, 31.5]]])
     mesh = mesh_over(fan, np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]]))
-    drawn = draw_mesh(Texture(ramp, 1.0), mesh, fan @ linear.T + offset, Region(10, 5, 110, 105))
+    drawn = drawn_over(ramp, mesh, fan @ linear.T + offset, Region(10, 5, 110, 105))
     rows, columns = np.nonzero(drawn[:, :, 3] == 255)
     source = (np.stack([columns + 10, rows + 5], axis=1) - offset) @ np.linalg.inv(linear).T
     inner = ((source > 2) & (source < 61)).all(axis=1)
@@ -59,9 +72,44 @@ def test_warped_by_an_affine_map_pixels_are_where_that_map_puts_them(turn: float
     np.testing.assert_allclose(drawn[rows, columns, :2][inner] / 3, source[inner], atol=0.5)
 
 
+def exact_places(mesh: Mesh, vertices_px: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """Where in the picture each pixel is from, (h, w, 2) by barycentric coordinates, NaN beside the mesh."""
+    rows, columns = np.indices(hw)
+    places = np.full((*hw, 2), np.nan)
+    for triangle in mesh.triangles:
+        sides = vertices_px[triangle[1:]] - vertices_px[triangle[0]]
+        shares = (np.stack([columns, rows], axis=2) - vertices_px[triangle[0]]) @ np.linalg.inv(sides)
+        inside = (shares.min(axis=2) >= 0) & (shares.sum(axis=2) <= 1)
+        ends = mesh.picture_px[triangle]
+        places[inside] = ends[0] + shares[inside] @ (ends[1:] - ends[0])
+    return places
+
+
+@pytest.mark.parametrize("side_px", [200, 420, 900])
+def test_at_any_size_pixels_are_where_the_mesh_puts_them_and_nothing_is_drawn_beside_it(side_px: int) -> None:
+    """Large regions are computed at a part of their pixels; a bent mesh, cut by a picture that is opaque all over."""
+    ramp = solid((0, 0, 0), (side_px, side_px))
+    ramp[:, :, 0] = np.arange(side_px) * 250 // side_px
+    ramp[:, :, 1] = ramp[:, :, 0].T
+    corners = np.array([[20.0, 30.0], [230.0, 20.0], [240.0, 225.0], [15.0, 235.0], [125.0, 120.0]]) * side_px / 250
+    mesh = mesh_over(corners, np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]]))
+    vertices = corners + np.array([(0, 0), (5, 9), (-8, 0), (0, -9), (11, 8)]) * side_px / 250
+    drawn = drawn_over(ramp, mesh, vertices, Region(0, 0, side_px, side_px))
+    places = exact_places(mesh, vertices, (side_px, side_px))
+    on_mesh = np.isfinite(places).all(axis=2)
+    inner, outer = (cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0 for mask in (on_mesh, ~on_mesh))
+    distance = np.abs(drawn[inner][:, :2] - places[inner] * 250 / side_px)
+    assert distance.max() < 1.6
+    assert distance.mean() < 0.6
+    assert (drawn[inner][:, 3] == 255).all()
+    rim = cv2.erode(on_mesh.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    assert (drawn[rim][:, 3] >= 128).all(), "half a pixel of the rim may fade, no more"
+    assert not drawn[outer].any()
+
+
 def test_triangles_that_turn_their_back_are_not_shown() -> None:
     mirrored = SQUARE * (-1, 1) + (63, 0)
-    assert not draw_mesh(Texture(solid(hw=(64, 64)), 1.0), mesh_over(SQUARE, TWO), mirrored, WHOLE).any()
+    assert not drawn_over(solid(hw=(64, 64)), mesh_over(SQUARE, TWO), mirrored, WHOLE).any()
 
 
 @pytest.mark.parametrize("near_first", [True, False])
@@ -71,7 +119,7 @@ def test_the_nearer_triangle_covers_the_farther(near_first: bool) -> None:
     left, right = SQUARE * (0.4, 1) + (2, 0), SQUARE * (0.4, 1) + (36, 0)
     mesh = mesh_over(np.vstack([left, right]), np.vstack([TWO, TWO + 4]))
     depth = np.array([1.0] * 4 + [2.0] * 4) if near_first else np.array([2.0] * 4 + [1.0] * 4)
-    drawn = draw_mesh(Texture(picture, 1.0), mesh, np.vstack([SQUARE, SQUARE]), WHOLE, depth)
+    drawn = drawn_over(picture, mesh, np.vstack([SQUARE, SQUARE]), WHOLE, depth)
     assert drawn[32, 32, :2].tolist() == ([255, 0] if near_first else [0, 255])
 
 
@@ -119,20 +167,24 @@ def test_multiplied_paint_keeps_the_shade_below() -> None:
 
 
 def test_opacity_and_fading_weaken_colour_and_alpha_alike() -> None:
-    half = draw_mesh(Texture(solid((0, 0, 200), (64, 64)), 0.5), mesh_over(SQUARE, TWO), SQUARE, WHOLE)
+    half = drawn_over(solid((0, 0, 200), (64, 64)), mesh_over(SQUARE, TWO), SQUARE, WHOLE, opacity=0.5)
     np.testing.assert_allclose(half[32, 32], [0, 0, 100, 127.5], atol=1)
     np.testing.assert_allclose(fade(half, 0.5)[32, 32], [0, 0, 50, 64], atol=1)
 
 
-def test_a_mask_takes_out_what_it_hides() -> None:
+def test_a_polygon_takes_out_what_it_hides() -> None:
     layer = np.full((64, 64, 4), 200, np.uint8)
-    hidden = polygon_mask([np.array([[10.0, 10.0], [40.0, 10.0], [40.0, 40.0], [10.0, 40.0]])], WHOLE)
-    shown = mask_out(layer, hidden)
-    assert (shown[12:39, 12:39] == 0).all()
-    assert (shown[:9] == 200).all()
+    cut_out(layer, np.array([[110.0, 60.0], [140.0, 60.0], [140.0, 90.0], [110.0, 90.0]]), Region(100, 50, 164, 114))
+    assert (layer[12:39, 12:39] == 0).all()
+    hidden = np.zeros((64, 64), bool)
+    hidden[9:42, 9:42] = True
+    assert (layer[~hidden] == 200).all()
+    cut_out(layer, np.array([[0.0, 0.0], [40.0, 0.0], [0.0, 40.0]]), Region(100, 50, 164, 114))
+    assert (layer[~hidden] == 200).all(), "a polygon beside the region hides nothing of it"
 
 
 def test_a_region_is_cut_to_the_image() -> None:
-    assert mesh_region(SQUARE, (32, 48)) == Region(0, 0, 48, 32)
-    assert mesh_region(SQUARE + 1000, (32, 48)) is None
-    assert mesh_region(SQUARE - 1000, (32, 48)) is None
+    mesh = mesh_over(SQUARE, TWO)
+    assert mesh_region(mesh, SQUARE, (32, 48)) == Region(0, 0, 48, 32)
+    assert mesh_region(mesh, SQUARE + 1000, (32, 48)) is None
+    assert mesh_region(mesh, SQUARE - 1000, (32, 48)) is None

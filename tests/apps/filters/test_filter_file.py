@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,14 @@ def test_a_filter_of_ones_own_is_read_with_all_it_says(tmp_path: Path) -> None:
 def test_the_json_file_itself_can_be_named_and_its_folder_names_the_filter(tmp_path: Path) -> None:
     write(tmp_path, {"format": 1, "layers": [layer()]})
     assert load_filter(tmp_path / "filter.json").name == tmp_path.name
+
+
+def test_a_path_is_never_taken_for_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "glasses").mkdir()
+    write(tmp_path / "glasses", {"format": 1, "name": "my own", "layers": [layer()]})
+    monkeypatch.chdir(tmp_path)
+    assert load_filter("glasses").name == "glasses"
+    assert load_filter("./glasses").name == load_filter(Path("glasses")).name == "my own"
 
 
 def test_every_field_of_a_layer_can_be_said_in_the_file() -> None:
@@ -130,7 +140,16 @@ def test_pictures_need_eight_bits_and_alpha(picture: np.ndarray, message: str, t
         load_filter(write(tmp_path, {"format": 1, "layers": [layer()]}, picture=picture))
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture"])
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """Of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+HUGE = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 6, 0, 0, 0))
+HUGE += chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", HUGE])
 def test_a_broken_picture_is_refused(content: bytes, tmp_path: Path) -> None:
     write(tmp_path, {"format": 1, "layers": [layer()]})
     (tmp_path / "eyes.png").write_bytes(content)

@@ -6,12 +6,24 @@ import cv2
 import numpy as np
 import pytest
 
-from lmedge.apps.filters import FaceFilter, FilterPainter
+from lmedge.apps.filters import FaceFilter, FilterPainter, Layer
 from lmedge.apps.filters.places import HEAD_PLACES_MM, FacePlaces
 from lmedge.errors import InputError
 from lmedge.pose import head_pose, rotation_matrix
 from lmedge.schemas import COFW_29, IBUG_68, MMLAB_5, WFLW_98, LandmarkSchema
-from tests.apps.filters.faces import CAMERA, GRAY, PLACE_MM, changed, face, gray_picture, painter_of, solid, sticker
+from tests.apps.filters.faces import (
+    CAMERA,
+    GRAY,
+    PLACE_MM,
+    SIDE_PX,
+    changed,
+    face,
+    gray_picture,
+    landmarks,
+    painter_of,
+    solid,
+    sticker,
+)
 
 # Farther turned, the far side of the jaw is hidden behind the cheek.
 POSES = [(0, 0, 0), (20, 10, -15), (-20, -20, 25)]
@@ -110,6 +122,23 @@ def test_looking_up_makes_a_sticker_lower() -> None:
     assert up[1] / front[1] == pytest.approx(np.cos(np.radians(40)), abs=0.1)
 
 
+@pytest.mark.parametrize("yaw", [55, -55])
+def test_on_a_turned_head_the_nose_covers_the_cheek_behind_it(yaw: float) -> None:
+    """A warp whose nose is white and whose cheeks are black: where the tip of the nose is seen, it is white."""
+    front = face(IBUG_68)
+    binding = {name: (float(x), float(y)) for name, (x, y) in zip(IBUG_68.point_names, front.points_px, strict=True)}
+    picture = solid((0, 0, 0), (SIDE_PX, SIDE_PX))
+    nose = cv2.convexHull(np.rint(front.points_px[27:36]).astype(np.int32))
+    cv2.fillConvexPoly(picture, nose, (255, 255, 255, 255))
+    turned = face(IBUG_68, yaw=yaw)
+    painted = painter_of(Layer("warp", picture, (binding,)), IBUG_68).paint(gray_picture(), [turned])
+    ridge = turned.points_px[28:31]
+    cheek = turned.points_px[14 if yaw > 0 else 2]
+    assert (np.sign(yaw) * (ridge[-1, 0] - cheek[0])) > 0, "the tip of the nose is seen over the cheek behind it"
+    for x, y in np.rint(ridge - (2 * np.sign(yaw), 0)).astype(int):
+        assert painted[y, x, 0] > 200
+
+
 def test_a_layer_fades_out_toward_its_largest_turn() -> None:
     painter = painter_of(sticker(EYES, solid((255, 255, 255)), max_yaw_deg=40), IBUG_68)
     found = face(IBUG_68)
@@ -165,6 +194,20 @@ def test_the_near_face_is_painted_over_the_far_one() -> None:
     np.testing.assert_array_equal(both[inner], alone[inner])
 
 
+def test_a_nearer_face_hides_what_a_farther_one_wears() -> None:
+    """A board behind the far head reaches over to the near face, and ends at its outline."""
+    near, far = face(IBUG_68), face(IBUG_68, at_mm=PLACE_MM + (170, -20, 400))
+    board = sticker({"right_eye": (90.0, 50.0), "left_eye": (110.0, 50.0)}, solid(hw=(300, 200)), max_yaw_deg=40)
+    painter = painter_of(board, IBUG_68)
+    poses = [head_pose(face(IBUG_68, yaw=60).points_px, IBUG_68, CAMERA), head_pose(far.points_px, IBUG_68, CAMERA)]
+    painted = changed(painter.paint(gray_picture(), [near, far], poses))
+    bare = changed(painter.paint(gray_picture(), [far]))
+    cheek, beside = np.rint(near.points_px[[14, 16]]).astype(int) + [(-6, 0), (12, 0)]
+    assert bare[cheek[1], cheek[0]], "without the near face the board is there"
+    assert not painted[cheek[1], cheek[0]]
+    assert painted[beside[1], beside[0]]
+
+
 def gradient() -> np.ndarray:
     picture = solid()
     picture[:, :, 1] = np.arange(200)
@@ -202,6 +245,20 @@ def test_a_way_of_binding_that_the_schema_has_is_taken() -> None:
 def test_points_that_a_schema_lacks_are_told(schema: LandmarkSchema, missing: str) -> None:
     with pytest.raises(InputError, match=f"'test' needs points that {schema.name} does not have: {missing}.*zoo:ibug68"):
         painter_of(sticker(JAW), schema)
+
+
+def test_an_own_set_of_points_wears_what_its_names_allow() -> None:
+    """A point that nobody else knows has no place on the head, and leaves the others theirs."""
+    names = (*MMLAB_5.point_names, "third_eye")
+    own = LandmarkSchema("OWN_6", names, {"eyes": (0, 1)}, ((0,), (1,)), "eyes")
+    five = face(MMLAB_5, yaw=25)
+    six = landmarks(np.vstack([five.points_px, [[300.0, 200.0]]]), own)
+    for binding in (EYES, HAT):
+        of_six, of_five = (painter_of(sticker(binding), one.schema).paint(gray_picture(), [one]) for one in (six, five))
+        assert changed(of_six).any()
+        assert np.abs(of_six.astype(int) - of_five).max() <= 2
+    with pytest.raises(InputError, match="OWN_6 does not have: right_contour_2"):
+        painter_of(sticker(JAW), own)
 
 
 @pytest.mark.parametrize("fields", [{"holes": ("right_eye",)}, {"behind_face": True}])

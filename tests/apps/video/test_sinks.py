@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -125,7 +126,7 @@ def test_the_name_of_the_output_says_what_is_written(tmp_path: Path) -> None:
     assert isinstance(open_sink(tmp_path / "out.jpg", picture), PictureSink)
     with pytest.raises(InputError, match="is one picture"):
         open_sink(tmp_path / "out.png", video)
-    with pytest.raises(InputError, match=r"written as \.mp4"):
+    with pytest.raises(InputError, match=r"written as NAME\.mp4 or as a folder"):
         open_sink(tmp_path / "out.mov", video)
     with pytest.raises(InputError, match="both the source and the output"):
         open_sink(tmp_path / "clip.mp4", video)
@@ -142,6 +143,15 @@ def test_without_a_display_a_window_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert not display_available()
     with pytest.raises(InputError, match="no display"):
+        WindowSink()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="displays have names on Linux only")
+def test_a_display_that_does_not_answer_is_refused_and_does_not_end_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":4711")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert display_available()
+    with pytest.raises(InputError, match="does not answer"):
         WindowSink()
 
 
@@ -172,6 +182,7 @@ class FakeWindow:
 def test_q_or_closing_the_window_ends_the_run(monkeypatch: pytest.MonkeyPatch, keys: list[int], visible: list[float]) -> None:
     monkeypatch.setattr(sinks, "cv2", FakeWindow(keys, visible))
     monkeypatch.setattr(sinks, "display_available", lambda: True)
+    monkeypatch.setattr(sinks, "_window_opens", lambda: True)
     window = WindowSink()
     wants = []
     for _ in range(3):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from lmedge.apps.video import open_source, sources
+from lmedge.apps.video import Frame, open_source, sources
 from lmedge.errors import DataError, InputError
 from tests.apps.video.clips import number_of, numbered_frame, write_clip
 from tests.requirements import REPOSITORY
@@ -110,6 +112,17 @@ def test_a_broken_picture_in_a_folder_is_skipped_and_time_goes_on(tmp_path: Path
     assert (source.broken, source.missing) == (1, 1)
 
 
+def test_a_picture_that_claims_an_impossible_size_is_a_broken_one(tmp_path: Path) -> None:
+    folder = write_frames(tmp_path / "frames", ["0.png", "1.png"])
+    content = bytearray((folder / "0.png").read_bytes())
+    content[16:24] = struct.pack(">II", 100_000, 100_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (folder / "0.png").write_bytes(content)
+    with open_source(folder) as source:
+        assert [frame.index for frame in source] == [1]
+    assert source.broken == 1
+
+
 def test_a_picture_is_a_video_of_one_frame(tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "frames", ["face_%03d.png"])
     with open_source(folder / "face_%03d.png") as source:
@@ -188,16 +201,33 @@ class FakeCapture:
         pass
 
 
-def test_a_camera_survives_a_broken_frame_and_ends_when_it_is_unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_survives_a_broken_frame_and_says_when_it_is_unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCapture)
-    with open_source(0) as source:
-        frames = list(source)
+    monkeypatch.setattr(sources, "_CAMERA_SILENT_S", 0.1)
+    frames: list[Frame] = []
+    with open_source(0) as source, pytest.raises(DataError, match="camera 0 gives no frames any more"):
+        frames.extend(source)
     assert source.live
     assert source.fps_assumed, "a camera that says 0 frames per second does not know its rate"
     assert [frame.index for frame in frames] == [0, 2, 3]
     assert source.broken == 1
     times = [frame.time_s for frame in frames]
-    assert times == sorted(times)
+    assert times == sorted(set(times))
+
+
+def test_a_camera_that_never_gives_a_frame_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+
+    class Covered(FakeCapture):
+        def read(self) -> tuple[bool, object]:
+            reads.append(0)
+            return False, None
+
+    monkeypatch.setattr(sources.cv2, "VideoCapture", Covered)
+    monkeypatch.setattr(sources, "_CAMERA_SILENT_S", 0.1)
+    with open_source(0) as source, pytest.raises(DataError, match="camera 0: not one frame could be read"):
+        list(source)
+    assert 2 <= len(reads) <= 8, "it is asked again, and not without a pause"
 
 
 class BackwardClock(FakeCapture):

@@ -83,6 +83,22 @@ def test_detection_tells_how_far_it_is_and_leaves_a_face_without_a_box_as_it_was
     assert told == [(1, 2, "detecting faces"), (2, 2, "detecting faces")]
 
 
+def test_a_detection_that_fits_the_annotated_box_is_taken_where_the_points_fill_little_of_it() -> None:
+    """Five points reach from the eyes to the mouth: their extent is a fifth of a detection."""
+    face = replace(rendered(1).samples[0], boxes={})
+    own = face.box()
+    middle, half = np.array(own.center), max(own.width, own.height)
+    whole = FaceBox.from_xyxy([*(middle - half), *(middle + half)], kind="mmlab5")
+
+    def detect(image: object) -> np.ndarray:
+        return np.array([[*whole.xyxy, 0.9]])
+
+    [without] = with_detector_boxes([face], detect, "yunet")
+    [with_box] = with_detector_boxes([replace(face, boxes={"mmlab5": whole})], detect, "yunet")
+    assert "yunet" not in without.boxes
+    np.testing.assert_array_equal(with_box.boxes["yunet"].xyxy, whole.xyxy)
+
+
 def test_an_index_does_not_depend_on_where_the_photos_lie(tmp_path: Path) -> None:
     for name in ("here", "there/deeper"):
         write_index(tmp_path / name / "run", [photos(tmp_path / name / "photos")], digest)
