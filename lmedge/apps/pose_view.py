@@ -11,9 +11,10 @@ from lmedge.apps.draw_pose import draw_pose
 from lmedge.apps.expression_watch import ExpressionWatch
 from lmedge.apps.reconstruct import reconstruct
 from lmedge.apps.video import Frame
-from lmedge.data.drawing import FONT, TEXT_BGR, Image, draw_points, write_text
+from lmedge.data.drawing import FONT, TEXT_BGR, Image, draw_outlines, write_text
 from lmedge.errors import InputError
 from lmedge.pose import Camera, HeadPose, head_pose
+from lmedge.preprocess import check_image
 from lmedge.runtimes.tracker import TrackedFace
 from lmedge.schemas import LandmarkSchema
 
@@ -60,10 +61,10 @@ class PoseView:
         """
         height, width = frame.image_bgr.shape[:2]
         self.camera = self.camera or Camera.assumed_for(height, width)
-        picture = frame.image_bgr.copy()
+        picture = check_image(frame.image_bgr).copy()
         for face in faces:
             pose = self._pose(face, self.camera)
-            picture = draw_points(picture, face.smoothed.points_px, _POINT_BGR, self.schema)
+            draw_outlines(picture, face.smoothed.points_px, _POINT_BGR, self.schema)
             if pose is not None:
                 picture = draw_pose(picture, pose)
                 self._write_shape(frame, face, self.camera)

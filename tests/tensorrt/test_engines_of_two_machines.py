@@ -14,7 +14,7 @@ from lmedge.bundle import Artifact, Bundle, add_artifacts
 from lmedge.errors import BackendUnavailableError, DeviceUnavailableError, DigestMismatchError, EngineMismatchError
 from lmedge.export.engine_options import EngineOptions
 from lmedge.runtimes import checks, tensorrt
-from lmedge.runtimes.bench import bench
+from lmedge.runtimes.bench import Conditions, bench
 from lmedge.runtimes.checks import plan_checks, select_here
 from lmedge.runtimes.engine_record import record_path
 from lmedge.runtimes.onnxruntime import OnnxRuntime
@@ -82,7 +82,7 @@ def test_of_two_that_fit_the_last_is_taken(bundle: Bundle, move: Move) -> None:
     move(OLD)
     twice = add_artifacts(bundle, [copy_of(bundle.manifest.artifacts[1])])
     assert taken(twice) == "tensorrt/copy.engine"
-    assert [row.artifact for row in bench(twice, ["tensorrt"], iterations=3)] == ["tensorrt/copy.engine"]
+    assert [row.artifact for row in bench(twice, ["tensorrt"], conditions=Conditions(iterations=3))] == ["tensorrt/copy.engine"]
     assert len(assert_parity(twice, ["tensorrt"])) == 2
 
 
@@ -104,7 +104,7 @@ def test_the_device_decides_where_a_machine_has_two(bundle: Bundle, gpu: FakeGpu
     with FaceLandmarker.open(both, backend="tensorrt", device="cuda:1") as landmarker:
         assert landmarker.runtime.artifact.path == "tensorrt/copy.engine"
     for device, path in (("cuda", OF_NEW), ("cuda:1", "tensorrt/copy.engine")):
-        assert [row.artifact for row in bench(both, ["tensorrt"], device=device, iterations=3)] == [path]
+        assert [row.artifact for row in bench(both, ["tensorrt"], conditions=Conditions(device=device, iterations=3))] == [path]
 
 
 @pytest.mark.parametrize(("version", "foreign"), [(OLD, OF_NEW), (NEW, OF_OLD)])
@@ -135,7 +135,7 @@ def test_compiling_here_clears_an_engine_of_elsewhere(move: Move, tmp_path: Path
 
 def test_only_the_fitting_one_is_measured(bundle: Bundle, move: Move) -> None:
     move(OLD)
-    assert [row.artifact for row in bench(bundle, ["tensorrt"], iterations=3)] == [OF_OLD]
+    assert [row.artifact for row in bench(bundle, ["tensorrt"], conditions=Conditions(iterations=3))] == [OF_OLD]
 
 
 def test_the_commands_name_what_they_left_out(bundle: Bundle, move: Move) -> None:

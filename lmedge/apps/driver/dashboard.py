@@ -8,7 +8,7 @@ import numpy as np
 from lmedge.apps.driver.drive_picture import CURVE_BGR, event_color
 from lmedge.apps.driver.monitor import FrameState
 from lmedge.apps.driver.thresholds import DriverThresholds
-from lmedge.data.drawing import BACKGROUND_BGR, FAINT_BGR, SHIFT, TEXT_BGR, Color, Image, fitted_text, write_text
+from lmedge.data.drawing import BACKGROUND_BGR, FAINT_BGR, TEXT_BGR, Color, Image, draw_outlines, fitted_text, write_text
 from lmedge.landmarks import Landmarks
 from lmedge.preprocess import check_image
 
@@ -37,17 +37,9 @@ def draw_dashboard(image_bgr: Image, state: FrameState, landmarks: Landmarks | N
     background = cv2.copyMakeBorder(frame, 0, room_px, 0, PANEL_PX, cv2.BORDER_CONSTANT, value=BACKGROUND_BGR)
     picture = np.asarray(background, np.uint8)
     if landmarks is not None:
-        _draw_face(picture[:height, :width], landmarks)
+        draw_outlines(picture[:height, :width], landmarks.points_px, _POINT_BGR, landmarks.schema)
     _draw_panel(picture[:, width:], state, thresholds)
     return picture
-
-
-def _draw_face(picture: Image, landmarks: Landmarks) -> None:
-    """Straight from point to point: smooth curves would take longer than all that is found out about the driver."""
-    places = np.clip(np.rint(landmarks.points_px * 2**SHIFT), -(2**24), 2**24).astype(np.int32)
-    for closed in (False, True):
-        lines = [places[list(curve.indices)] for curve in landmarks.schema.curves if curve.closed == closed]
-        cv2.polylines(picture, lines, closed, _POINT_BGR, 1, cv2.LINE_AA, SHIFT)
 
 
 def _draw_panel(panel: Image, state: FrameState, limits: DriverThresholds) -> None:
