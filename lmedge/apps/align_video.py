@@ -17,6 +17,7 @@ from lmedge.runtimes.tracker import TrackedFace
 
 INDEX_FILE = "faces.jsonl"
 _FACE_NAME = "face{}_{:06d}.png"
+_OWN = ("face*_*.png", INDEX_FILE)
 
 
 class AlignedFaces:
@@ -40,7 +41,7 @@ class AlignedFaces:
         self.written = self.skipped = 0
         if self.folder is not None and self.folder.is_file():
             raise InputError(f"{self.folder} is a file; aligned faces go into a folder. Give another name.")
-        if self.folder is not None and next(self.folder.glob("face*_*.png"), None) is not None:
+        if self.folder is not None and any(next(self.folder.glob(pattern), None) for pattern in _OWN):
             raise InputError(f"{self.folder} holds aligned faces already. Give another folder, or empty this one.")
 
     def add(self, frame: Frame, faces: Sequence[TrackedFace]) -> Image:

@@ -11,7 +11,7 @@ from lmedge.apps.draw_pose import draw_pose
 from lmedge.apps.expression_watch import ExpressionWatch
 from lmedge.apps.reconstruct import reconstruct
 from lmedge.apps.video import Frame
-from lmedge.data.drawing import FONT, TEXT_BGR, Image, draw_outlines, write_text
+from lmedge.data.drawing import FONT, TEXT_BGR, Image, draw_outlines
 from lmedge.errors import InputError
 from lmedge.pose import Camera, HeadPose, head_pose
 from lmedge.preprocess import check_image
@@ -20,6 +20,8 @@ from lmedge.schemas import LandmarkSchema
 
 _POINT_BGR = (120, 220, 120)
 _LINE_PX, _TEXT_SCALE = 16, 0.42
+# Higher pictures get larger letters.
+_TEXT_FOR_PX = 720
 
 
 class PoseView:
@@ -100,15 +102,19 @@ class PoseView:
 
     @staticmethod
     def _write_state(picture: Image, face: TrackedFace, lines: list[str]) -> None:
-        left, bottom = (
-            round(float(value)) for value in (face.smoothed.points_px[:, 0].min(), face.smoothed.points_px[:, 1].max())
-        )
-        left = max(0, min(left, picture.shape[1] - 200))
-        bottom = max(0, min(bottom, picture.shape[0] - _LINE_PX * (len(lines) + 1)))
-        for number, line in enumerate([f"face {face.identity}", *lines]):
-            place = (left, bottom + _LINE_PX * (number + 1) - 4)
-            cv2.putText(picture, line, place, FONT, _TEXT_SCALE, (0, 0, 0), 3, cv2.LINE_AA)
-            write_text(picture, line, place, TEXT_BGR, _TEXT_SCALE)
+        """Below the face, or as near to that as the picture has room."""
+        height, width = picture.shape[:2]
+        scale = _TEXT_SCALE * max(1.0, height / _TEXT_FOR_PX)
+        thickness, step_px = max(1, round(scale)), round(_LINE_PX * scale / _TEXT_SCALE)
+        texts = [f"face {face.identity}", *lines]
+        wide_px = max(cv2.getTextSize(text, FONT, scale, thickness)[0][0] for text in texts)
+        left = max(0, min(round(float(face.smoothed.points_px[:, 0].min())), width - wide_px))
+        top = max(0, min(round(float(face.smoothed.points_px[:, 1].max())), height - step_px * len(texts)))
+        behind = picture[top : top + step_px * len(texts), left : left + wide_px]
+        behind //= 3  # light letters on a darker ground
+        for number, text in enumerate(texts, 1):
+            place = (left, top + step_px * number - step_px // 4)
+            cv2.putText(picture, text, place, FONT, scale, TEXT_BGR, thickness, cv2.LINE_AA)
 
 
 def _pose_lines(pose: HeadPose | None) -> list[str]:

@@ -52,7 +52,9 @@ def main() -> None:
         sys.exit(exit_code(error))
     except SystemExit as stop:
         if stop.code == _INTERRUPTED:
-            print_error(LmedgeError("Interrupted. A build goes on where it stopped when the same command is run again."))
+            print_error(
+                LmedgeError("Interrupted. A build or training goes on where it stopped when the same command is run again.")
+            )
         raise
     except OSError as error:
         if error.errno not in _REFUSED:

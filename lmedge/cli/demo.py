@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmedge.cli.demo_run import Choices, Demo, output_stem, run_demo
+from lmedge.cli.demo_run import WRITTEN_AS_ONE, Choices, Demo, output_stem, run_demo
 from lmedge.cli.options import BackendOption, DetectorOption, DeviceOption, JsonOption, PrecisionOption, ThreadsOption
 from lmedge.errors import InputError
 
@@ -33,11 +33,13 @@ SourceOption = Annotated[
 OutputOption = Annotated[
     Path | None,
     typer.Option(
-        "--output", metavar="FILE", help="NAME.mp4, NAME.png of a picture, or a folder for PNG files. Named after the source."
+        "--output",
+        metavar="FILE",
+        help="NAME.mp4, NAME.png or .jpg of a picture, or a folder for PNG files. Named after the source.",
     ),
 ]
 WindowOption = Annotated[
-    bool, typer.Option("--window", help="Show it in a window; q ends it. Writes a file only with --output.")
+    bool, typer.Option("--window", help="Show it in a window; q ends it. Writes pictures only with --output.")
 ]
 BoxOption = Annotated[
     str | None,
@@ -133,14 +135,22 @@ def align(
     alignment = Alignment.standard((size, size), margin=margin, anchors=anchors)
     choices = Choices(bundle, source, output, window, box, detector, fps, backend, precision, device, threads, as_json)
     into = output if output is not None or window else Path(f"{output_stem(source)}-aligned")
-    folder = into if into is not None and not into.suffix else None
+    folder = into if into is not None and (into.is_dir() or into.suffix.lower() not in WRITTEN_AS_ONE) else None
+    if folder is not None and folder.resolve() == Path(source).resolve():
+        raise InputError(f"{folder} is both the source and the output. Give the output another name.")
+
+    all_aligned: list[AlignedFaces] = []
 
     def start(demo: Demo) -> Draw:
         aligned = AlignedFaces(alignment, folder)
+        all_aligned.append(aligned)
         demo.files += [] if folder is None else [folder / INDEX_FILE]
         return aligned.add
 
-    run_demo("align", choices, start, written_apart=folder is not None)
+    def finish() -> dict[str, Any]:
+        return {"aligned": {"written": all_aligned[0].written, "skipped": all_aligned[0].skipped}}
+
+    run_demo("align", choices, start, finish, written_apart=folder is not None)
 
 
 def pose(
@@ -203,7 +213,8 @@ def driver(
 ) -> None:
     """Watch a driver: blinks, PERCLOS, microsleep, sleep, yawns, distraction. Not a certified safety function.
 
-    Beside the annotated video, NAME.events.jsonl has the events and NAME.drive.png the course of the drive.
+    NAME.events.jsonl has the events and NAME.drive.png the course of the drive: beside the annotated video, and also with
+    --window alone.
     """
     from lmedge.apps.driver import (
         Drive,
@@ -244,7 +255,7 @@ def driver(
         return draw
 
     def finish() -> dict[str, Any]:
-        [drive] = drives
+        drive = drives[0]
         drive.finish()
         save_picture(picture_file, drive_picture(drive.record, drive.thresholds, Path(source).name))
         return {"drive": drive.record.summary().to_json()}

@@ -24,7 +24,22 @@ if TYPE_CHECKING:
     # A frame and what was found in it → the picture.
     Draw = Callable[[Frame, Any], Image]
 
+# Endings of outputs that are one file; any other name is a folder.
+WRITTEN_AS_ONE = (".mp4", ".png", ".jpg", ".jpeg")
 _STILL = ".png"
+
+# What of a drive people see, and in which words.
+_DRIVE_WORDS = {
+    "seconds": "seconds watched",
+    "face_s": "with a face",
+    "eyes_s": "with eyes that were seen",
+    "road_s": "with the head toward the road",
+    "counts": "events",
+    "blink_mean_s": "mean length of a blink, s",
+    "longest_shut_s": "longest time with shut eyes, s",
+    "highest_perclos": "highest PERCLOS",
+    "statement": "statement",
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ def run_demo(
         work = watch(demo) if watch else lambda frame: demo.tracker.update(frame.image_bgr, frame.time_s)
         progress = stack.enter_context(progress_bar())
         summary = run_video(demo.source, work, demo.sinks, draw=draw, progress=progress)
-        more = finish()
+        more = finish() if summary.frames else {}
     counts = demo.tracker.counts
     document = {
         "source": choices.source,
@@ -99,11 +114,22 @@ def run_demo(
         print_json(document)
     else:
         _print_summary(name, document, summary)
-    if counts.found == 0:
-        raise DataError(
-            f"Not one face was found in {summary.frames} frames of {choices.source}; what was written is kept. "
-            "Give --detector MODEL.onnx (a YuNet file), or the face's place in the first frame: --box x,y,w,h."
+    if summary.frames and counts.found == 0:
+        frames = f"{summary.frames} {'frame' if summary.frames == 1 else 'frames'}"
+        raise DataError(f"Not one face was found in {frames} of {choices.source}; what was written is kept. {_cure(choices)}")
+
+
+def _cure(choices: Choices) -> str:
+    """What to try where no face was found."""
+    if choices.detector:
+        return (
+            "The detector found none: faces may be too small, turned away or too dark. Tell where the face is: --box x,y,w,h."
         )
+    if choices.box:
+        return (
+            f"There is none at --box {choices.box} (x, y, width, height in pixels). Give another one, or --detector MODEL.onnx."
+        )
+    return "Give --detector MODEL.onnx (a YuNet file), or the face's place in the first frame: --box x,y,w,h."
 
 
 def _open(name: str, choices: Choices, stack: ExitStack, *, written_apart: bool) -> Demo:
@@ -163,11 +189,13 @@ def output_stem(source: str) -> str:
 def _print_summary(name: str, document: dict[str, Any], summary: VideoSummary) -> None:
     rows = [
         ["frames", f"{summary.frames}{' (ended early)' if summary.ended_early else ''}"],
-        *([["broken frames, skipped", str(summary.broken + summary.missing)]] if summary.broken + summary.missing else []),
+        *([["broken frames, skipped", str(summary.broken)]] if summary.broken else []),
+        *([["frames that the file declares and lacks", str(summary.missing)]] if summary.missing else []),
         ["faces", str(document["faces"])],
-        ["calls of the detector", str(document["detector_calls"])],
+        ["searches for faces", str(document["detector_calls"])],
         ["times real time, without writing", f"{summary.times_real_time:.1f}"],
-        *[[key.replace("_", " "), _told(value)] for key, value in document.get("drive", {}).items()],
+        *[[f"aligned faces {key}", str(value)] for key, value in document.get("aligned", {}).items()],
+        *[[words, _told(document["drive"][key])] for key, words in _DRIVE_WORDS.items() if "drive" in document],
         *[["written", file] for file in document["files"]],
     ]
     print_table(f"demo {name}: {document['source']}", ["what", "value"], rows)

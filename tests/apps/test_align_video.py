@@ -65,6 +65,10 @@ def test_a_folder_with_faces_and_a_file_are_refused(tmp_path: Path) -> None:
     AlignedFaces(Alignment.standard(SIZE_HW), tmp_path / "faces").add(frame(0), [tracked(1)])
     with pytest.raises(InputError, match="holds aligned faces already"):
         AlignedFaces(Alignment.standard(SIZE_HW), tmp_path / "faces")
+    for file in (tmp_path / "faces").glob("*.png"):
+        file.unlink()
+    with pytest.raises(InputError, match="holds aligned faces already"):
+        AlignedFaces(Alignment.standard(SIZE_HW), tmp_path / "faces")  # a list of faces would get rows of two runs
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         AlignedFaces(Alignment.standard(SIZE_HW), tmp_path / "file")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lmedge.apps.driver import read_events
+from lmedge.apps.video import VideoSink
 from lmedge.data.synthetic import render_faces
 from lmedge.schemas import IBUG_68, MMLAB_5, LandmarkSchema
 from tests import requirements
@@ -126,6 +127,68 @@ def test_a_drive_leaves_events_a_picture_and_a_summary(clip: Path, face: tuple[n
     assert "certified" in outcome.json["drive"]["statement"]
     assert read_events("watched.events.jsonl") is not None
     assert cv2.imread("watched.drive.png") is not None
+
+
+def test_an_output_with_a_dot_in_its_name_is_a_folder_unless_it_is_a_kind_of_file(
+    clip: Path, face: tuple[np.ndarray, str]
+) -> None:
+    lmedge("demo", "align", "--source", clip, "--box", face[1], "--output", "faces.v2")
+    assert len(list(Path("faces.v2").glob("face1_*.png"))) == FRAMES
+
+
+def test_the_margin_makes_the_face_smaller(clip: Path, face: tuple[np.ndarray, str]) -> None:
+    def pixels_per_pixel(margin: str) -> float:
+        lmedge("demo", "align", "--source", clip, "--box", face[1], "--margin", margin, "--output", f"margin{margin}")
+        row = json.loads((Path(f"margin{margin}") / "faces.jsonl").read_text().splitlines()[0])
+        return float(np.linalg.norm(row["transform"][0][:2]))
+
+    assert pixels_per_pixel("0.3") == pytest.approx(0.4 * pixels_per_pixel("0"), rel=0.02)
+
+
+def test_aligned_faces_do_not_go_into_the_folder_of_the_source(face: tuple[np.ndarray, str], tmp_path: Path) -> None:
+    write_image(tmp_path / "photos" / "face.png", face[0])
+    photos = tmp_path / "photos"
+    lmedge("demo", "align", "--source", photos, "--output", photos).assert_clear_error(ERROR, "both the source and the output")
+    assert [path.name for path in photos.iterdir()] == ["face.png"]
+
+
+def test_a_picture_is_answered_by_a_picture_named_after_it(
+    face: tuple[np.ndarray, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "photo.jpg", face[0])
+    lmedge("demo", "filter", "--source", "photo.jpg", "--box", face[1])
+    assert cv2.imread("photo-filter.png") is not None
+
+
+def test_a_longer_focal_length_is_another_pose(clip: Path, face: tuple[np.ndarray, str]) -> None:
+    for name, focal in (("near.ply", ("--focal-px", "300")), ("far.ply", ("--focal-px", "3000")), ("again.ply", ())):
+        lmedge("demo", "pose", "--source", clip, "--box", face[1], "--shape", name, *focal)
+    near, far, again = (Path(name).read_text(encoding="ascii") for name in ("near.ply", "far.ply", "again.ply"))
+    assert len({near, far, again}) == 3
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_a_window_that_is_closed_before_the_first_frame_is_no_error(
+    name: str, clip: Path, face: tuple[np.ndarray, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ClosedWindow(VideoSink):
+        def __init__(self, title: str) -> None: ...
+
+        def _write(self, image_bgr: np.ndarray, time_s: float) -> None: ...
+
+        @property
+        def wants_to_end(self) -> bool:
+            return True
+
+    monkeypatch.setattr("lmedge.apps.video.WindowSink", ClosedWindow)
+    outcome = lmedge("demo", name, "--source", clip, "--box", face[1], "--window", "--json")
+    assert outcome.code == DONE, outcome
+    assert outcome.json["ended_early"]
+
+
+def test_where_no_face_was_found_the_cure_fits_what_was_given(clip: Path) -> None:
+    assert "There is none at --box 500,500,20,20" in lmedge("demo", "pose", "--source", clip, "--box", "500,500,20,20").stderr
 
 
 def test_a_clip_without_a_face_is_an_error_and_the_outputs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

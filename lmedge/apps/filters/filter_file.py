@@ -34,6 +34,7 @@ from lmedge.errors import DataError, InputError
 
 FORMAT = 1
 FILTER_FILE = "filter.json"
+_BUILT_IN = Path(__file__).resolve().parent / "built_in"
 
 _FILTER_KEYS = ("format", "name", "about", "layers")
 _KINDS_OF_VALUES: dict[str, tuple[type, ...]] = {
@@ -46,8 +47,7 @@ _NEEDED = ("kind", "picture", "bindings")
 
 def built_in_filters() -> dict[str, Path]:
     """The filters that come with lmedge: name → folder."""
-    folder = Path(__file__).resolve().parent / "built_in"
-    return {file.parent.name: file.parent for file in sorted(folder.glob(f"*/{FILTER_FILE}"))}
+    return {file.parent.name: file.parent for file in sorted(_BUILT_IN.glob(f"*/{FILTER_FILE}"))}
 
 
 def load_filter(name_or_path: str | Path) -> FaceFilter:
@@ -64,7 +64,10 @@ def load_filter(name_or_path: str | Path) -> FaceFilter:
     if not file.is_file():
         near = difflib.get_close_matches(str(name_or_path), known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise InputError(f"No filter at {file}; there are {', '.join(known)}, or give a folder with a {FILTER_FILE}.{hint}")
+        raise InputError(
+            f"No filter at {file}; there are {', '.join(known)}, or give a folder with a {FILTER_FILE}, as a changed copy "
+            f"of one in {_BUILT_IN}.{hint}"
+        )
     return _read_filter(file)
 
 
