@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lmedge.cli.console import note, print_json, print_table, progress_bar
-from lmedge.cli.faces import parse_box, print_terms
+from lmedge.cli.faces import bundle_within, parse_box, print_terms
 from lmedge.errors import BundleError, DataError
 
 if TYPE_CHECKING:
@@ -176,8 +176,8 @@ def _bundle(named: Path | None) -> Path:
         return resolve_bundle(DEFAULT)
     folder = resolve_bundle(named)
     if not (folder / "manifest.json").is_file():
-        inner = f" Did you mean {folder / 'bundle'}?" if (folder / "bundle" / "manifest.json").is_file() else ""
-        raise BundleError(f"{folder} is no bundle (no manifest.json). Videos and pictures go to --source.{inner}")
+        hint = bundle_within(folder)
+        raise BundleError(f"{folder} is no bundle (no manifest.json). Videos and pictures go to --source.{hint}")
     return folder
 
 

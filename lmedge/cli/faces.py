@@ -175,11 +175,15 @@ def _bundle_and_images(paths: list[Path]) -> tuple[Path, list[Path]]:
         if not first.is_dir():
             note(f"No bundle is named; taking {DEFAULT}.")
             return resolve_bundle(DEFAULT), paths
-        inner = f" Did you mean {first / 'bundle'}?" if (first / "bundle" / "manifest.json").is_file() else ""
-        raise BundleError(f"{first} is no bundle (no manifest.json). Give a bundle first, then pictures.{inner}")
+        raise BundleError(f"{first} is no bundle (no manifest.json). Give a bundle first, then pictures.{bundle_within(first)}")
     if not rest:
         raise typer.BadParameter(f"give at least one picture: lmedge predict {first} photo.jpg")
     return first, rest
+
+
+def bundle_within(folder: Path) -> str:
+    """What to say where a run folder is given instead of the bundle in it; nothing for any other folder."""
+    return f" Did you mean {folder / 'bundle'}?" if (folder / "bundle" / "manifest.json").is_file() else ""
 
 
 def _drawn_files(images: list[Path], folder: Path) -> dict[Path, Path]:
