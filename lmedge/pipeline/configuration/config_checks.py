@@ -14,6 +14,8 @@ LOSS_NAMES = ("l2", "l1", "smooth_l1", "wing", "soft_wing")
 TRUNK_NAMES = (
     *("plain_cnn", "resnet18", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
     "mobilenet_v4_conv_small",
+    "mobilenet_v4_trimmed",
+    "mobilenet_v4_trimmed_more",
 )
 HEAD_NAMES = ("pooled", "flatten", "multiscale", "integral")
 ACTIVATION_NAMES = ("relu", "relu6", "hardswish")

@@ -248,6 +248,7 @@ _PLAIN: dict[str, Operation] = {
     "Sub": torch.sub,
     "Mul": torch.mul,
     "Div": torch.div,
+    "MatMul": torch.matmul,
     "Relu": F.relu,
     "HardSwish": F.hardswish,
     "Sigmoid": torch.sigmoid,

@@ -16,7 +16,7 @@ from lmedge.pipeline.models.integral import IntegralHead
 from lmedge.pipeline.models.mobilenet_v1 import MobileNetV1
 from lmedge.pipeline.models.mobilenet_v2 import MobileNetV2
 from lmedge.pipeline.models.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
-from lmedge.pipeline.models.mobilenet_v4 import MobileNetV4ConvSmall
+from lmedge.pipeline.models.mobilenet_v4 import MobileNetV4ConvSmall, MobileNetV4Trimmed, MobileNetV4TrimmedMore
 from lmedge.pipeline.models.multiscale import MultiScaleHead
 from lmedge.pipeline.models.plain_cnn import PlainCnn
 from lmedge.pipeline.models.resnet import ResNet18
@@ -30,6 +30,8 @@ _TRUNKS: dict[str, Callable[[float, str], Trunk]] = {
     "mobilenet_v3_large": MobileNetV3Large,
     "mobilenet_v3_small": MobileNetV3Small,
     "mobilenet_v4_conv_small": MobileNetV4ConvSmall,
+    "mobilenet_v4_trimmed": MobileNetV4Trimmed,
+    "mobilenet_v4_trimmed_more": MobileNetV4TrimmedMore,
 }
 _HEADS: dict[str, Callable[[HeadPlan], Head]] = {
     "pooled": PooledHead,

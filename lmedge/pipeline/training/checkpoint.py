@@ -18,6 +18,8 @@ from torch import Tensor
 from lmedge.bundle import write_atomically
 from lmedge.errors import ConfigError, DataError
 from lmedge.pipeline.models import Architecture, DeployedNetwork, LandmarkNetwork, build_network
+from lmedge.pipeline.models.integral import with_split_maps
+from lmedge.pipeline.training.cut_channels import cut_channels
 from lmedge.preprocess import PreprocessSpec
 from lmedge.schemas import LandmarkSchema
 
@@ -72,7 +74,7 @@ class Checkpoint:
             raise DataError(f"{path} has checkpoint format {version}; this lmedge reads {_FORMAT_VERSION}. Train again.")
         try:
             return cls(
-                weights=document["weights"],
+                weights=with_split_maps(document["weights"], int(document["architecture"]["num_points"])),
                 architecture=Architecture(**document["architecture"]),
                 schema=LandmarkSchema.from_json(document["schema"]),
                 preprocess=PreprocessSpec.from_json(document["preprocess"]),
@@ -109,13 +111,15 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 
 def start_from(network: LandmarkNetwork, checkpoint: Checkpoint) -> list[str]:
-    """Copies every weight whose name and shape fit; returns the names that keep their own start values.
+    """Copies every weight whose name and shape fit, and of blocks with more channels the channels that count most
+    (`cut_channels`); returns the names that keep their own start values.
 
     Raises:
         ConfigError: no kernel of the trunk fits, so the start would be from nothing.
     """
     own = network.state_dict()
     fitting = {name: tensor for name, tensor in checkpoint.weights.items() if name in own and own[name].shape == tensor.shape}
+    fitting |= cut_channels(network, checkpoint.weights)
     if not any(name.startswith("trunk.") and tensor.ndim > 1 for name, tensor in fitting.items()):
         raise ConfigError(
             f"--init: nothing of the checkpoint fits. It is a {checkpoint.architecture.trunk} of width "

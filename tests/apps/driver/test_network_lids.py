@@ -32,7 +32,7 @@ def test_no_people_are_refused() -> None:
         shut_eye_parts(exact, 0)
 
 
-@pytest.mark.parametrize("bundle", ["zoo:ibug68", "zoo:wflw98"])
+@pytest.mark.parametrize("bundle", ["zoo:ibug68", "zoo:ibug68_fast", "zoo:wflw98"])
 def test_a_trained_bundle_leaves_what_is_known_of_it(bundle: str, monkeypatch: pytest.MonkeyPatch) -> None:
     require("onnxruntime")
     with FaceLandmarker.open(bundle, threads=1) as landmarker:

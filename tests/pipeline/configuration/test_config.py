@@ -220,7 +220,7 @@ def test_a_value_of_the_wrong_kind_is_shown(document: dict[str, Any], message: s
         ("targets=[]", "targets must be some of onnxruntime, openvino, tensorrt; got none"),
         ("targets=['openvin']", r"got openvin. Did you mean openvino\?"),
         ("train.loss=wings", r"train.loss must be one of l2, l1, smooth_l1, wing, soft_wing; got 'wings'. Did you mean wing\?"),
-        ("model.trunk=vgg", "model.trunk must be one of plain_cnn, resnet18, .*mobilenet_v4_conv_small; got 'vgg'"),
+        ("model.trunk=vgg", "model.trunk must be one of plain_cnn, resnet18, .*mobilenet_v4_conv_small, .*; got 'vgg'"),
         ("model.activation=relu7", r"model.activation must be one of relu, relu6, hardswish; got 'relu7'. Did you mean relu"),
         ("model.width=5", "model.width must be between 0.1 and 4; got 5.0"),
         ("crop.input_px=16", "crop.input_px must be between 32 and 1024; got 16"),

@@ -129,6 +129,10 @@ OPERATORS = {
         "a = Div (x, d)  b = Reshape (a, flat)  e = Softmax <axis = 2> (b)  landmarks = Flatten (e)",
         "float d = {20.0}, int64[3] flat = {-1, 3, 16}",
     ),
+    "product of matrices": (
+        "a = Div (x, d)  b = MatMul (a, w)  landmarks = Flatten (b)",
+        "float d = {20.0}, float[4,2] w = {1.0, 2.0, 3.0, -4.0, 5.0, 6.0, 0.5, -1.0}",
+    ),
     "softmax over the last axis": ("a = Div (x, d)  e = Softmax (a)  landmarks = Flatten (e)", "float d = {20.0}"),
     "greatest of overlapping parts": (
         "a = MaxPool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (x)  landmarks = Flatten (a)",

@@ -28,7 +28,6 @@ from lmedge.pipeline.finetuning.finetune_int8 import FinetuneOptions, finetune_i
 from lmedge.pipeline.finetuning.graph_module import GraphModule  # noqa: E402
 from lmedge.pipeline.training.dataset import load_canvases  # noqa: E402
 from lmedge.schemas import MMLAB_5  # noqa: E402
-from tests.export.networks import POINTS  # noqa: E402
 from tests.pipeline.drawn_faces import drawn_faces  # noqa: E402
 from tests.pipeline.graph_modules import CROPS, FLOAT_PX, arrays, assert_same, distances_px, every_dialect  # noqa: E402
 from tests.pipeline.int8_networks import HEAT_MAPS, SPEC, Int8Network, int8_network  # noqa: E402
@@ -122,9 +121,10 @@ def test_heat_maps_and_their_softmax_stay_in_float(network: Int8Network, dialect
     on_the_way = makers_back(view, softmax.input[0])
     assert on_the_way[-1] == "Conv"
     assert not {QUANTIZE, DEQUANTIZE}.intersection(on_the_way)
-    [maps] = [node for node in model.graph.node if node.op_type == "Conv" and node.name == head_nodes(network.fp32)[0]]
-    assert view.array(maps.input[1]).dtype == np.float32, "its weights too"
-    behind = list(model.graph.node)[list(model.graph.node).index(maps) :]
+    head = head_nodes(network.fp32)
+    heat, confidence = (node for node in model.graph.node if node.op_type == "Conv" and node.name in head)
+    assert view.array(heat.input[1]).dtype == view.array(confidence.input[1]).dtype == np.float32, "their weights too"
+    behind = list(model.graph.node)[list(model.graph.node).index(heat) :]
     assert not [node.name for node in behind if node.op_type == QUANTIZE]
 
 
@@ -194,12 +194,10 @@ def test_both_answers_are_there_in_every_precision(network: Int8Network, exact: 
 def test_fine_tuning_brings_a_shifted_confidence_back(network: Int8Network, exact: Answers) -> None:
     start = onnx.ModelProto()
     start.CopyFrom(network.int8[PORTABLE])
-    [bias] = [node.input[2] for node in start.graph.node if node.name == head_nodes(network.fp32)[0]]
+    _, confidence = (node for node in start.graph.node if node.op_type == "Conv" and node.name in head_nodes(network.fp32))
     for tensor in start.graph.initializer:
-        if tensor.name == bias:
-            shifted = numpy_helper.to_array(tensor).copy()
-            shifted[POINTS:] += 0.5
-            tensor.CopyFrom(numpy_helper.from_array(shifted, bias))
+        if tensor.name == confidence.input[2]:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(0.5), tensor.name))
 
     improving = iter([NetworkLossOf(2.0, 2.0), NetworkLossOf(1.0, 1.0)])
     options = FinetuneOptions(epochs=4, batch_size=8, learning_rate=1.0, scale_learning_rate=0.0)

@@ -16,7 +16,12 @@ from torch import nn
 from lmedge.pipeline.models import _TRUNKS, Architecture, build_network, count_macs, count_parameters
 from lmedge.pipeline.models.blocks import ACTIVATIONS, STRIDES, ConvNormAct, halve, round_channels
 from lmedge.pipeline.models.mobilenet_v1 import MobileNetV1
-from lmedge.pipeline.models.mobilenet_v4 import MobileNetV4ConvSmall, UniversalBottleneck
+from lmedge.pipeline.models.mobilenet_v4 import (
+    MobileNetV4ConvSmall,
+    MobileNetV4Trimmed,
+    MobileNetV4TrimmedMore,
+    UniversalBottleneck,
+)
 from lmedge.pipeline.models.plain_cnn import PlainCnn
 from lmedge.pipeline.models.resnet import BasicBlock, ResNet18
 from tests.pipeline.networks import settle_norms
@@ -199,6 +204,17 @@ def test_mobilenet_v4_is_the_table_block_by_block() -> None:
         assert [len(layer) == 3 for layer in block.layers] == [*[False] * len(first), True, *[True] * len(inner), False]
         assert block.shortcut == (row.stride == 1 and row.outputs == inputs)
         inputs = row.outputs
+
+
+def test_a_trimmed_mobilenet_v4_is_the_whole_one_with_fewer_blocks_and_inner_channels() -> None:
+    whole, trimmed = MobileNetV4ConvSmall(), MobileNetV4Trimmed()
+    assert trimmed.channels == whole.channels
+    assert [layer[0].out_channels for layer in trimmed.stride_8] == [16, 32, 32, 64, 64]
+    assert [len(trunk.stride_32) for trunk in (whole, trimmed, MobileNetV4TrimmedMore())] == [6, 2, 1]
+    own, wider = trimmed.state_dict(), whole.state_dict()
+    assert set(own) < set(wider)
+    other = {name.rpartition(".layers.")[0] or name.split(".")[0] for name in own if own[name].shape != wider[name].shape}
+    assert other == {"stride_8", "stride_32.0"}
 
 
 @pytest.mark.parametrize(("before", "inside"), [(0, 3), (3, 0), (5, 3)])

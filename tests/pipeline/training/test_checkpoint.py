@@ -131,6 +131,20 @@ def test_every_weight_that_fits_is_taken() -> None:
     assert all(torch.equal(tensor, given.weights[name]) for name, tensor in network.state_dict().items())
 
 
+def test_heat_maps_of_an_earlier_checkpoint_are_taken(tmp_path: Path) -> None:
+    architecture = replace(ARCHITECTURE, head="integral", confidence=True)
+    torch.manual_seed(1)
+    network = build_network(architecture)
+    settle_norms(network, architecture.input_px)
+    present = Checkpoint(network.state_dict(), architecture, MMLAB_5, SPEC, {})
+    weights = dict(present.weights)
+    for number in ("weight", "bias"):
+        weights[f"head.maps.{number}"] = torch.cat([weights.pop(f"head.maps.{kind}.{number}") for kind in range(2)])
+    replace(present, weights=weights).save(tmp_path / "best.pt")
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(Checkpoint.load(tmp_path / "best.pt").network()(images), present.network()(images))
+
+
 def test_a_head_for_other_points_starts_anew() -> None:
     network = build_network(replace(ARCHITECTURE, num_points=68))
     own_head = network.head.linear.weight.clone()
