@@ -14,19 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from lmedge.errors import InputError
 from lmedge.landmarks import FaceBox
+from lmedge.resampling import ResamplingMemory, resample
 
 REFERENCE = "reference"
 
-# A larger reduction than this is sampled finer first and averaged: bilinear sampling alone would skip pixels.
-_MAX_PLAIN_REDUCTION = 1.5
-# No crop is sampled finer than this many times its size; a face of 16 × 112 px fills most cameras.
-_MAX_OVERSAMPLING = 16
 # Outside of these a crop's numbers lose their digits, and then overflow.
 _LEAST_BOX_PX, _LARGEST_BOX_PX = 1e-3, 1e6
 
@@ -199,48 +195,15 @@ def warp(
     border_value: int = 0,
     *,
     out: npt.NDArray[np.uint8] | None = None,
-    finer: FinerCrop | None = None,
+    memory: ResamplingMemory | None = None,
 ) -> npt.NDArray[np.uint8]:
     """The crop (size, size, 3) uint8 that a transform cuts out; what lies outside the image is `border_value`.
 
     Args:
         out: a contiguous array for the crop; None makes one.
-        finer: memory for the finer sampling of faces that the crop makes smaller; None makes it when it is needed.
+        memory: for the steps between image and crop; None makes it.
     """
-    size, matrix, factor, target = transform.size_px, transform.matrix, 1, out
-    (a, b, _), (c, d, _) = matrix.tolist()
-    zoom = math.sqrt(abs(a * d - b * c))
-    if zoom * _MAX_PLAIN_REDUCTION < 1:
-        factor = min(_MAX_OVERSAMPLING, max(2, round(1 / zoom)))
-        # In fractions of the crop both grids agree: u_fine + 0.5 = factor · (u + 0.5).
-        matrix = matrix * factor
-        matrix[:, 2] += (factor - 1) / 2
-        target = None if finer is None else finer.array(size * factor)
-    crop = cv2.warpAffine(
-        image_bgr,
-        matrix,
-        (size * factor, size * factor),
-        dst=target,
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(border_value,) * 3,
-    )
-    if factor > 1:
-        crop = cv2.resize(crop, (size, size), dst=out, interpolation=cv2.INTER_AREA)
-    return np.asarray(crop, np.uint8)
-
-
-class FinerCrop:
-    """Memory for one square of pixels, kept from crop to crop; only a larger square than any before is new."""
-
-    _flat = np.empty(0, np.uint8)
-
-    def array(self, size_px: int) -> npt.NDArray[np.uint8]:
-        """An array (size, size, 3) uint8; the next one lies in the same place."""
-        count = size_px * size_px * 3
-        if self._flat.size < count:
-            self._flat = np.empty(count, np.uint8)
-        return self._flat[:count].reshape(size_px, size_px, 3)
+    return resample(image_bgr, transform.matrix, transform.size_px, border_value, out=out, memory=memory)
 
 
 def check_image(image: Any, *, rows_apart: bool = False) -> npt.NDArray[np.uint8]:

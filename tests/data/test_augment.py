@@ -123,7 +123,8 @@ def test_a_view_without_ranges_is_the_crop_of_the_device() -> None:
     crop, fractions = random_view(canvas, IBUG_68, SPEC, still, np.random.default_rng(0))
     plain, transform = crop_face(smooth, sample.box(), SPEC)
     np.testing.assert_allclose(fractions, transform.to_fractions(sample.points_px), atol=1e-5)
-    assert np.abs(crop.astype(int) - plain).max() <= 3
+    # Two resamplings against one, both of halved pixels; half a crop pixel off would be 15 levels and more.
+    assert np.abs(crop.astype(int) - plain).max() <= 5
 
 
 def test_ranges_are_kept_and_used() -> None:

@@ -244,7 +244,9 @@ def test_the_self_test_catches_a_wrong_crop(tmp_path: Path, mutant: str, monkeyp
     bundle = numpy_bundle(tmp_path)
     monkeypatch.setattr(preprocess, "warp", CROP_MUTANTS[mutant])
 
-    def into_given_memory(image: Any, transform: CropTransform, border: int, *, out: npt.NDArray[np.uint8], finer: Any) -> None:
+    def into_given_memory(
+        image: Any, transform: CropTransform, border: int, *, out: npt.NDArray[np.uint8], memory: Any
+    ) -> None:
         out[...] = CROP_MUTANTS[mutant](image, transform, border)
 
     monkeypatch.setattr(crops_module, "warp", into_given_memory)
