@@ -38,6 +38,13 @@ def test_the_start_of_a_name_is_enough(drawn_zoo: Path) -> None:
     assert Bundle.open("zoo:ibug68-small").root == drawn_zoo / "ibug68-small"
 
 
+def test_a_whole_name_is_not_the_start_of_another(drawn_zoo: Path) -> None:
+    (drawn_zoo / "wflw98-small").rename(drawn_zoo / "ibug68+fast-small")
+    assert sorted(folder.name for folder in drawn_zoo.iterdir())[0] == "ibug68+fast-small"
+    assert Bundle.open("zoo:ibug68").root == drawn_zoo / "ibug68-small"
+    assert Bundle.open("zoo:ibug68+").root == drawn_zoo / "ibug68+fast-small"
+
+
 @pytest.mark.parametrize("name", ["zoo:cofw29", "zoo:", "zoo:bug68"])
 def test_an_unknown_name_lists_what_there_is(drawn_zoo: Path, name: str) -> None:
     with pytest.raises(

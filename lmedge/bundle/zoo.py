@@ -1,4 +1,4 @@
-"""The trained bundles that come with lmedge, found by the start of their name: `zoo:ibug68`, `zoo:wflw98`,
+"""The trained bundles that come with lmedge, found by the start of their name: `zoo:ibug68_fast`, `zoo:ibug68`, `zoo:wflw98`,
 `zoo:mmlab5`, `zoo:synthetic68`. A place that takes a bundle folder takes these too.
 """
 
@@ -10,8 +10,6 @@ from lmedge.bundle.manifest import MANIFEST
 from lmedge.errors import BundleError
 
 PREFIX = "zoo:"
-# What commands take when no bundle is named.
-DEFAULT = "zoo:ibug68"
 
 
 def zoo_folder() -> Path:
@@ -35,6 +33,8 @@ def resolve_bundle(path: str | Path) -> Path:
         return Path(path)
     wanted, known = text.removeprefix(PREFIX), zoo_bundles()
     found = [folder for folder in known if wanted and folder.name.startswith(wanted)]
+    # What stands before the first hyphen is a whole name: `zoo:ibug68` is not `ibug68_fast`, whatever else is there.
+    found = [folder for folder in found if folder.name.partition("-")[0] == wanted] or found
     if not found:
         names = ", ".join(f"{PREFIX}{folder.name}" for folder in known) or "none: this installation has no trained bundles"
         raise BundleError(f"{text}: no trained bundle is called so; there is {names}.")

@@ -10,6 +10,7 @@ import typer
 
 from lmedge.cli.demo_run import WRITTEN_AS_ONE, Choices, Demo, output_stem, run_demo
 from lmedge.cli.options import BackendOption, DetectorOption, DeviceOption, JsonOption, PrecisionOption, ThreadsOption
+from lmedge.default_bundle import DEFAULT
 from lmedge.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _DEMO_HELP = "Show what landmarks are for, on a camera, video or picture: filter
 
 BundleArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="[BUNDLE]", help="A bundle folder or zoo:NAME; zoo:ibug68 if left out.", show_default=False),
+    typer.Argument(metavar="[BUNDLE]", help=f"A bundle folder or zoo:NAME; {DEFAULT} if left out.", show_default=False),
 ]
 SourceOption = Annotated[
     str, typer.Option("--source", metavar="FILE|CAMERA", help="A video, a picture, a folder of pictures, or a camera's number.")

@@ -13,6 +13,7 @@ import typer
 
 from lmedge.cli.console import note, print_json, print_table, progress_bar
 from lmedge.cli.faces import bundle_within, parse_box, print_terms
+from lmedge.default_bundle import DEFAULT
 from lmedge.errors import BundleError, DataError
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _open(name: str, choices: Choices, stack: ExitStack, *, written_apart: bool)
 
 
 def _bundle(named: Path | None) -> Path:
-    from lmedge.bundle.zoo import DEFAULT, resolve_bundle
+    from lmedge.bundle.zoo import resolve_bundle
 
     if named is None:
         note(f"No bundle is named; taking {DEFAULT}.")

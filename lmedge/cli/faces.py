@@ -21,6 +21,7 @@ from lmedge.cli.options import (
     ThreadsOption,
     one_of,
 )
+from lmedge.default_bundle import DEFAULT
 from lmedge.errors import BundleError, InputError
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle folder.")]
@@ -38,7 +39,7 @@ def register(app: typer.Typer) -> None:
 def predict(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="[BUNDLE] IMAGE", help="A bundle folder or zoo:NAME, then pictures; zoo:ibug68 if left out."),
+        typer.Argument(metavar="[BUNDLE] IMAGE", help=f"A bundle folder or zoo:NAME, then pictures; {DEFAULT} if left out."),
     ],
     box: Annotated[
         list[str] | None, typer.Option("--box", metavar="X,Y,W,H", help="A face box in pixels, kind reference. Repeatable.")
@@ -168,7 +169,7 @@ def evaluate(
 
 
 def _bundle_and_images(paths: list[Path]) -> tuple[Path, list[Path]]:
-    from lmedge.bundle.zoo import DEFAULT, resolve_bundle
+    from lmedge.bundle.zoo import resolve_bundle
 
     first, rest = resolve_bundle(paths[0]), paths[1:]
     if not (first / "manifest.json").is_file():

@@ -112,7 +112,7 @@ class TestDrawing:
 class TestFirstArgument:
     def test_pictures_alone_are_given_to_the_trained_bundle(self, photo: Path) -> None:
         outcome = lmedge("predict", photo, "--json")
-        assert "No bundle is named; taking zoo:ibug68." in outcome.stderr
+        assert "No bundle is named; taking zoo:ibug68_fast." in outcome.stderr
         assert len(outcome.json[0]["faces"][0]["points_px"]) == 68
 
     def test_a_folder_that_is_no_bundle_is_told_apart_from_a_picture(self, photo: Path, tmp_path: Path) -> None:
