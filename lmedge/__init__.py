@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from lmedge.runtimes.base import Runtime
     from lmedge.runtimes.detector import yunet_detector
     from lmedge.runtimes.gates import GateLimits
+    from lmedge.runtimes.health import HealthLimits, HealthMonitor, HealthState
     from lmedge.runtimes.landmarker import FaceLandmarker
+    from lmedge.runtimes.latest_frame import LatestFrame
     from lmedge.runtimes.parity import assert_parity
+    from lmedge.runtimes.pool import LandmarkerPool
+    from lmedge.runtimes.real_time import RealTimeLandmarker, TimedFaces
     from lmedge.runtimes.tracker import FaceTracker, TrackedFace
     from lmedge.schemas import LandmarkSchema, get_schema
 
@@ -35,9 +39,16 @@ __all__ = [
     "FaceTracker",
     "GateLimits",
     "HeadPose",
+    "HealthLimits",
+    "HealthMonitor",
+    "HealthState",
     "LandmarkSchema",
+    "LandmarkerPool",
     "Landmarks",
+    "LatestFrame",
+    "RealTimeLandmarker",
     "Runtime",
+    "TimedFaces",
     "TrackedFace",
     "__version__",
     "assert_parity",
@@ -55,9 +66,16 @@ _HOME = {
     "FaceTracker": "lmedge.runtimes.tracker",
     "GateLimits": "lmedge.runtimes.gates",
     "HeadPose": "lmedge.pose",
+    "HealthLimits": "lmedge.runtimes.health",
+    "HealthMonitor": "lmedge.runtimes.health",
+    "HealthState": "lmedge.runtimes.health",
     "LandmarkSchema": "lmedge.schemas",
+    "LandmarkerPool": "lmedge.runtimes.pool",
     "Landmarks": "lmedge.landmarks",
+    "LatestFrame": "lmedge.runtimes.latest_frame",
+    "RealTimeLandmarker": "lmedge.runtimes.real_time",
     "Runtime": "lmedge.runtimes.base",
+    "TimedFaces": "lmedge.runtimes.real_time",
     "TrackedFace": "lmedge.runtimes.tracker",
     "assert_parity": "lmedge.runtimes.parity",
     "get_schema": "lmedge.schemas",

@@ -30,6 +30,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny_bundle(tmp_path / "runs" / "demo")
     cv2.imwrite(str(tmp_path / "driver.png"), np.zeros((200, 200, 3), np.uint8))
     monkeypatch.chdir(tmp_path)
+    # What "auto" remembers.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -46,6 +48,13 @@ def test_python_snippets_run_as_they_stand(code: str) -> None:
 def test_there_are_python_snippets_for_the_device_and_for_ci() -> None:
     assert any("FaceLandmarker" in code for code in blocks("python"))
     assert any("assert_parity" in code for code in blocks("python"))
+
+
+@pytest.mark.parametrize(
+    "name", ["RealTimeLandmarker", "HealthMonitor", "LatestFrame", "FaceTracker", "LandmarkerPool", 'backend="auto"']
+)
+def test_what_a_loop_for_hours_needs_is_shown_in_code(name: str) -> None:
+    assert any(name in code for code in blocks("python"))
 
 
 LINES = [line for block in blocks("bash") for line in block.splitlines()]

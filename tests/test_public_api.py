@@ -24,6 +24,28 @@ def test_the_names_that_an_application_starts_from_are_public() -> None:
     assert lmedge.FaceTracker.__module__ == "lmedge.runtimes.tracker"
 
 
+def test_the_names_that_a_loop_for_hours_starts_from_are_public() -> None:
+    wanted = {
+        "RealTimeLandmarker",
+        "TimedFaces",
+        "LandmarkerPool",
+        "LatestFrame",
+        "HealthMonitor",
+        "HealthLimits",
+        "HealthState",
+    }
+    assert wanted <= set(lmedge.__all__)
+    assert lmedge.RealTimeLandmarker.__module__ == "lmedge.runtimes.real_time"
+
+
+@pytest.mark.parametrize("module", ["lmedge", "lmedge.cli"])
+def test_python_can_be_told_to_run_the_command_line(module: str) -> None:
+    command = [sys.executable, "-m", module, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: lmedge " in done.stdout
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'lmedge' has no attribute 'FaceLandmark'"):
         _ = lmedge.FaceLandmark  # type: ignore[attr-defined]

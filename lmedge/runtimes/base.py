@@ -129,12 +129,15 @@ class Runtime(ABC):
                 f"{cls.name} {status.version or ''} has no device {device!r} here; it has {', '.join(status.devices)}. "
                 f"{status.reason}".strip()
             )
-        if (threads is not None and threads < 1) or (batch is not None and batch < 1):
-            raise InputError(f"threads and batch must be at least 1 or None; got threads={threads}, batch={batch}.")
+        if any(count is not None and not is_count(count, 1) for count in (threads, batch)):
+            raise InputError(
+                f"threads and batch must be whole numbers of at least 1, or None; got threads={threads!r}, batch={batch!r}."
+            )
         if artifact.format not in cls.formats:
             raise BundleFormatError(f"{cls.name} reads {', '.join(cls.formats)}; {artifact.path} is {artifact.format}.")
         check_digest(artifact)
-        runtime = cls(artifact, device, threads, batch)
+        # Engines take Python's own integers only.
+        runtime = cls(artifact, device, threads and int(threads), batch and int(batch))
         runtime._open()
         return runtime
 
@@ -277,6 +280,11 @@ class Runtime(ABC):
                 continue
             if array.dtype != dtype or not spec.fits(array.shape) or array.shape[0] != batch:
                 raise TypeError(f"{self.name} returned {spec.name!r} as {array.dtype} {array.shape}, not {spec.shape_text}.")
+
+
+def is_count(value: object, least: int) -> bool:
+    """Whether a value is a whole number, Python's or NumPy's, of at least `least`."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
 
 
 def fixed_shape(spec: TensorSpec, batch: int | None) -> tuple[int, ...] | None:

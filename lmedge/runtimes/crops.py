@@ -12,13 +12,13 @@ import numpy.typing as npt
 from lmedge.landmarks import FaceBox
 from lmedge.preprocess import (
     CropTransform,
-    FinerCrop,
     PreprocessSpec,
     check_box_in_image,
     check_image,
     crop_transform,
     warp,
 )
+from lmedge.resampling import ResamplingMemory
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +46,8 @@ class CropBatch:
             room: crops to have memory for from the beginning.
         """
         self._spec = spec
-        self._finer = FinerCrop()
-        self._crops = self._memory(room)
+        self._memory = ResamplingMemory()
+        self._crops = self._empty_crops(room)
 
     def cut(self, image_bgr: Any, boxes: Sequence[FaceBox], room: int) -> CutFaces:
         """Cuts out every box; an error changes nothing.
@@ -65,10 +65,10 @@ class CropBatch:
             check_box_in_image(box, (image.shape[0], image.shape[1]))
         transforms = tuple(crop_transform(box, self._spec) for box in boxes)
         if len(self._crops) < room:
-            self._crops = self._memory(room)
+            self._crops = self._empty_crops(room)
         for transform, crop in zip(transforms, self._crops, strict=False):
-            warp(image, transform, self._spec.border_value, out=crop, finer=self._finer)
+            warp(image, transform, self._spec.border_value, out=crop, memory=self._memory)
         return CutFaces(tuple(boxes), transforms, self._crops[:room])
 
-    def _memory(self, room: int) -> npt.NDArray[np.uint8]:
+    def _empty_crops(self, room: int) -> npt.NDArray[np.uint8]:
         return np.zeros((room, *self._spec.input_hw, 3), np.uint8)

@@ -184,10 +184,15 @@ class HealthMonitor:
         self._failed_in_a_row += 1
         self._judge({Symptom.LATE} if self._failed_in_a_row >= self.limits.failed_calls else set())
 
-    def failed(self) -> None:
-        """The engine failed on a call, or answered what is no number."""
-        self.counts = replace(self.counts, calls=self.counts.calls + 1, engine_errors=self.counts.engine_errors + 1)
-        self._failed_in_a_row += 1
+    def failed(self, *, missed: bool = False) -> None:
+        """The engine failed on a call, or answered what is no number.
+
+        Args:
+            missed: whether this call was told as `missed` before, and is no further one.
+        """
+        counts, more = self.counts, 0 if missed else 1
+        self.counts = replace(counts, calls=counts.calls + more, engine_errors=counts.engine_errors + 1)
+        self._failed_in_a_row += more
         self._judge({Symptom.ENGINE_ERROR})
 
     def refused(self) -> None:

@@ -14,7 +14,7 @@ from lmedge.errors import EngineError, InputError
 from lmedge.landmarks import FaceBox, Landmarks
 from lmedge.preprocess import REFERENCE, PreprocessSpec
 from lmedge.runtimes import find_runtime
-from lmedge.runtimes.base import Runtime
+from lmedge.runtimes.base import Runtime, is_count
 from lmedge.runtimes.checks import select_here
 from lmedge.runtimes.choice import AUTO, EngineChoice, choose_engine
 from lmedge.runtimes.crops import CropBatch, CutFaces
@@ -91,9 +91,11 @@ class FaceLandmarker:
             ParityError: the engine does not give the golden answers on this machine.
             InputError: threads, a batch size or their number below 1, or warm_up below 0.
         """
-        if not batches or min(batches) < 1 or warm_up < 0:
+        sizes = batches if isinstance(batches, Sequence) else ()
+        if not sizes or not all(is_count(size, 1) for size in sizes) or not is_count(warm_up, 0):
             raise InputError(
-                f"batches must name at least one size of at least 1, and warm_up be at least 0; got {batches}, {warm_up}."
+                "batches must name at least one whole number of at least 1, as (1, 4), and warm_up be one of at least 0; "
+                f"got {batches!r}, {warm_up!r}."
             )
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         choice = None

@@ -47,7 +47,7 @@ class Owner:
             raise OwnershipError(
                 f"This {what} belongs to the thread {self._thread_name!r}, which opened it; the thread "
                 f"{threading.current_thread().name!r} cannot use it. "
-                "Open one per thread, or use lmedge.runtimes.pool.LandmarkerPool."
+                "Open one per thread, or use lmedge.LandmarkerPool."
             )
 
     def check_process(self, what: str) -> None:

@@ -24,6 +24,7 @@ from lmedge.bundle import Bundle
 from lmedge.errors import InputError
 from lmedge.landmarks import FaceBox, Landmarks
 from lmedge.preprocess import REFERENCE
+from lmedge.runtimes.base import is_count
 from lmedge.runtimes.choice import AUTO, choose_engine
 from lmedge.runtimes.landmarker import FaceLandmarker
 from lmedge.runtimes.ownership import Owner
@@ -51,8 +52,8 @@ class LandmarkerPool:
             InputError: less than one worker.
             LmedgeError: as `FaceLandmarker.open`; no thread is left behind.
         """
-        if workers < 1:
-            raise InputError(f"A pool needs at least 1 worker; got {workers}.")
+        if not is_count(workers, 1):
+            raise InputError(f"A pool needs at least 1 worker, a whole number of them; got {workers!r}.")
         self._jobs: queue.Queue[Job | None] = queue.Queue(_WAITING_PER_WORKER * workers)
         self._closed = False
         self._closing = threading.Lock()

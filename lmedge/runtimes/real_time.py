@@ -207,7 +207,7 @@ class RealTimeLandmarker:
         since_s = self._in_work_since_s or outcome.finished_s
         self._in_work_since_s = None
         if outcome.error is not None:
-            self.health.failed()
+            self.health.failed(missed=True)
         else:
             self._last = (outcome.faces, since_s)
             self.health.latencies.add((outcome.finished_s - since_s) * 1000)

@@ -110,7 +110,10 @@ def test_a_bundle_that_is_gone_is_said_when_a_size_is_first_needed(fake_faces: B
         np.testing.assert_array_equal(landmarker.predict(IMAGE, boxes(1))[0].points_px, expected)
 
 
-@pytest.mark.parametrize("options", [{"batches": ()}, {"batches": (0,)}, {"batches": (1, -4)}, {"warm_up": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [{"batches": sizes} for sizes in ((), (0,), (1, -4), 4, "4", (1.5,))] + [{"warm_up": count} for count in (-1, 1.5)],
+)
 def test_sizes_and_warm_up_that_make_no_sense_are_refused(fake_faces: Bundle, options: dict[str, object]) -> None:
     with pytest.raises(InputError, match="at least"):
         FaceLandmarker.open(fake_faces, backend="fake", **options)  # type: ignore[arg-type]

@@ -142,8 +142,8 @@ def test_a_device_that_is_not_here_is_an_error_never_another_device(open_runtime
             open_runtime(device=device)
 
 
-@pytest.mark.parametrize("options", [{"threads": 0}, {"batch": 0}, {"threads": -1}])
-def test_counts_below_one_are_refused(open_runtime: OpenRuntime, options: dict[str, int]) -> None:
+@pytest.mark.parametrize("options", [{"threads": 0}, {"batch": 0}, {"threads": -1}, {"threads": "1"}, {"batch": 2.0}])
+def test_counts_below_one_and_what_is_no_count_are_refused(open_runtime: OpenRuntime, options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="at least 1"):
         open_runtime(**options)
 

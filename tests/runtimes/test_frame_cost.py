@@ -11,7 +11,7 @@ import pytest
 from lmedge import Bundle, FaceLandmarker
 from tests.requirements import require
 
-# A face that is made smaller by the crop, so that the finer sampling is in it too, and one that is not.
+# A face that is made smaller by the crop, so that the halving is in it too, and one that is not.
 FRAME = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
 SMALL, LARGE = [600.0, 300.0, 625.0, 325.0], [500.0, 200.0, 780.0, 480.0]
 # Of one call, all its objects together at their peak: no crop (3 KB), no frame. Results and temporary arrays are some hundred

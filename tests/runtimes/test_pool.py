@@ -122,6 +122,7 @@ def test_auto_is_settled_once_for_all_workers(fake_faces: Bundle, monkeypatch: p
         assert len(pool.submit(IMAGE, [BOX]).result(10)) == 1
 
 
-def test_less_than_one_worker_is_refused(fake_faces: Bundle) -> None:
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "2"])
+def test_less_than_one_worker_or_a_part_of_one_is_refused(fake_faces: Bundle, workers: int) -> None:
     with pytest.raises(InputError, match="at least 1"):
-        LandmarkerPool(fake_faces, 0)
+        LandmarkerPool(fake_faces, workers)
