@@ -28,6 +28,19 @@ def bare_call(engine: str, artifact: Artifact, crop: Crops, threads: int) -> Cal
     return {"onnxruntime": _onnxruntime_bound, "openvino": _openvino_bound}[engine](artifact, crop, threads)
 
 
+def bare_call_as_it_likes(engine: str, artifact: Artifact, crop: Crops, threads: int) -> Call:
+    """The same on OpenVINO, which chooses what it computes a float network in (`default_precision`)."""
+    if engine != "openvino":
+        raise ValueError(f"{engine} computes a file in its own precision; only openvino chooses another.")
+    return _openvino_bound(artifact, crop, threads, precision=None)
+
+
+def default_precision(artifact: Artifact, crop: Crops) -> str:
+    """What OpenVINO computes a float network in unless told otherwise: "bf16" on processors that have it, else "f32"."""
+    compiled = _compiled(artifact, crop, 1, None)[1]
+    return str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+
+
 def plain_call(engine: str, artifact: Artifact, crop: Crops, threads: int) -> Call:
     """The same as the engines' tutorials have it: `session.run`, and a compiled model that is called."""
     return {"onnxruntime": _onnxruntime_plain, "openvino": _openvino_plain}[engine](artifact, crop, threads)
@@ -64,9 +77,9 @@ def _session(artifact: Artifact, threads: int) -> Any:
     return engine.InferenceSession(str(artifact.file), options, providers=["CPUExecutionProvider"])
 
 
-def _openvino_bound(artifact: Artifact, crop: Crops, threads: int) -> Call:
+def _openvino_bound(artifact: Artifact, crop: Crops, threads: int, precision: str | None = "f32") -> Call:
     # One thread can be the caller's own: no stream of the engine's has to be woken.
-    engine, compiled = _compiled(artifact, crop, threads, **({"NUM_STREAMS": 0} if threads == 1 else {}))
+    engine, compiled = _compiled(artifact, crop, threads, precision, **({"NUM_STREAMS": 0} if threads == 1 else {}))
     request = compiled.create_infer_request()
     inputs = np.zeros_like(crop)
     outputs = {spec.name: np.zeros((1, *map(int, spec.shape[1:])), spec.dtype) for spec in artifact.outputs}
@@ -82,7 +95,7 @@ def _openvino_bound(artifact: Artifact, crop: Crops, threads: int) -> Call:
 
 
 def _openvino_plain(artifact: Artifact, crop: Crops, threads: int) -> Call:
-    _, compiled = _compiled(artifact, crop, threads)
+    _, compiled = _compiled(artifact, crop, threads, "f32")
 
     def call() -> dict[str, npt.NDArray[Any]]:
         found = compiled(crop)
@@ -91,11 +104,13 @@ def _openvino_plain(artifact: Artifact, crop: Crops, threads: int) -> Call:
     return call
 
 
-def _compiled(artifact: Artifact, crop: Crops, threads: int, **more_hints: Any) -> tuple[Any, Any]:
+def _compiled(artifact: Artifact, crop: Crops, threads: int, precision: str | None, **more_hints: Any) -> tuple[Any, Any]:
     engine = import_openvino()
     model = engine.Core().read_model(str(artifact.file))
     model.reshape({artifact.inputs[0].name: list(crop.shape)})
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", **more_hints}
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, **more_hints}
+    if precision is not None:
+        hints["INFERENCE_PRECISION_HINT"] = precision
     return engine, engine.Core().compile_model(model, "CPU", hints)
 
 

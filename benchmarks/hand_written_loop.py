@@ -1,6 +1,6 @@
 """What lmedge's engine call costs beside a loop that is written by hand on the bare engine.
 
-    python benchmarks/hand_written_loop.py [--bundle zoo:ibug68] [--iterations 2000] [--clock wall] [--out benchmarks/results]
+    python benchmarks/hand_written_loop.py [--bundle zoo:ibug68_fast] [--iterations 2000] [--out benchmarks/results]
 
 On one thread, from a crop to an answer that the caller owns:
 

@@ -1,6 +1,6 @@
 """What `FaceLandmarker.predict` costs beside the two calls that nobody can do without.
 
-    python benchmarks/runtime_overhead.py [--bundle zoo:ibug68] [--iterations 2000] [--clock wall] [--out benchmarks/results]
+    python benchmarks/runtime_overhead.py [--bundle zoo:ibug68_fast] [--iterations 2000] [--out benchmarks/results]
 
 One face in a frame of 1280 × 720 px, one thread for engine and OpenCV:
 
@@ -9,7 +9,7 @@ One face in a frame of 1280 × 720 px, one thread for engine and OpenCV:
 - warp: one bare `cv2.warpAffine` of the same box to a crop of the same size.
 
 The overhead is predict − engine − warp. Faces have two sizes: one that the crop makes smaller by less than 1.5, and one by
-more, where lmedge samples finer and averages, which a single warp leaves out. predict has its turns in bursts, engine and warp
+more, where lmedge halves the image first, which a single warp leaves out. predict has its turns in bursts, engine and warp
 together have theirs, and every answer is compared with the first one to that crop. Memory is what tracemalloc counts, arrays of
 NumPy and OpenCV included: the most that is taken at once during one call, and what of it stays with the result.
 Writes runtime_overhead.json and .md.
