@@ -4,8 +4,9 @@ Only the part of the image that the crop reads is touched, in these steps:
 
 1. reduction: where the crop shrinks the image, the part is halved, as often as needed, each time to the means of 2 × 2 pixels,
    of which OpenCV rounds halves up;
-2. a fourth channel: OpenCV warps pixels of four bytes in half the time of three;
-3. one bilinear `cv2.warpAffine`, and away with the fourth channel.
+2. a map from a square of whole pixels (`whole_square`): one bilinear `cv2.resize`, in a third of the time of a warp;
+   any other map: a fourth channel, since OpenCV warps pixels of four bytes in half the time of three, one bilinear
+   `cv2.warpAffine`, and away with the fourth channel.
 
 With cells of k × k pixels from image position p on, cell r is centred at p + k·r + (k − 1) / 2; so that is where the map sends
 it from. Cells lie where the crop lies, not where the image begins: a face in a wider image is cut out alike.
@@ -22,6 +23,8 @@ import numpy.typing as npt
 Image = npt.NDArray[np.uint8]
 # Where reading begins (x, y), and how many cells are read (columns, rows); in whole pixels and whole cells.
 _Part = tuple[tuple[int, int], tuple[int, int]]
+# The first pixel (x, y) and the side of a square of whole pixels.
+Square = tuple[int, int, int]
 
 # What is left of a reduction for the bilinear warp is at most this: beyond, it would skip pixels.
 _MAX_PLAIN_REDUCTION = 1.5
@@ -29,6 +32,8 @@ _MAX_PLAIN_REDUCTION = 1.5
 _MAX_CELL_PX = 16
 # Cells around those that the warp reads. One keeps the border away from the crop, however positions are rounded.
 _MARGIN_CELLS = 1
+# Of a pixel: what counts as a whole one. Matrices of float64 keep more than this for positions up to a million.
+_WHOLE = 1e-6
 
 
 class ResamplingMemory:
@@ -45,6 +50,21 @@ class ResamplingMemory:
         if flat is None or flat.size < count:
             flat = self._flat[name] = np.full(1 << (count - 1).bit_length(), 0, np.uint8)
         return flat[:count].reshape(height, width, channels)
+
+
+def whole_square(center_px: tuple[float, float], side_px: float, size_px: int) -> Square | None:
+    """The square of whole pixels and whole cells next to a square, which a crop takes instead; None where it would not pay.
+
+    It moves the framing by less than a crop's pixel, and no landmark: the map of the square that is taken leads back. Crops
+    that enlarge stay where they are, since there a pixel of the image is more than one of theirs.
+    """
+    if not size_px <= side_px <= _MAX_PLAIN_REDUCTION * _MAX_CELL_PX * size_px:
+        return None
+    cell = _cell_px(side_px / size_px)
+    side = max(round(side_px / cell) * cell, size_px)
+    # The first pixel's edge, half a pixel before its centre.
+    x, y = (round(center - (side - 1) / 2) for center in center_px)
+    return x, y, side
 
 
 def resample(
@@ -66,6 +86,10 @@ def resample(
     """
     memory = memory or ResamplingMemory()
     (a, b, shift_x), (c, d, shift_y) = matrix.tolist()
+    if a == d and not (b or c):
+        square = _square_of(a, shift_x, shift_y, size_px)
+        if square is not None:
+            return _resized(image_bgr, square, size_px, border_value, out, memory)
     cell = _cell_px(1 / math.sqrt(abs(a * d - b * c)))
     part = _part_read((a, b, shift_x, c, d, shift_y), size_px, cell, (image_bgr.shape[1], image_bgr.shape[0]))
     if part is None:
@@ -93,6 +117,43 @@ def resample(
         borderValue=(border_value,) * 4,
     )
     return np.asarray(cv2.cvtColor(warped, cv2.COLOR_BGRA2BGR, dst=out), np.uint8)
+
+
+def _square_of(zoom: float, shift_x: float, shift_y: float, size_px: int) -> Square | None:
+    """The square of whole pixels and whole cells that a map sends to the whole crop; None where it is no such square."""
+    if not 1 / (_MAX_PLAIN_REDUCTION * _MAX_CELL_PX) <= zoom <= 1:
+        return None
+    # The crop's edge lies half a pixel before its first pixel's centre, in the crop as in the image.
+    x_exact, y_exact, side_exact = 0.5 - (shift_x + 0.5) / zoom, 0.5 - (shift_y + 0.5) / zoom, size_px / zoom
+    x, y, side = round(x_exact), round(y_exact), round(side_exact)
+    if max(abs(x_exact - x), abs(y_exact - y), abs(side_exact - side)) > _WHOLE or side % _cell_px(side / size_px):
+        return None
+    return x, y, side
+
+
+def _resized(
+    image_bgr: Image, square: Square, size_px: int, border_value: int, out: Image | None, memory: ResamplingMemory
+) -> Image:
+    """The crop of a square of whole pixels and whole cells."""
+    x, y, side = square
+    cell = _cell_px(side / size_px)
+    height, width = image_bgr.shape[:2]
+    count = side // cell
+    # The cells with a part in the image.
+    left, top = max(0, -x // cell), max(0, -y // cell)
+    right, bottom = min(count, -((x - width) // cell)), min(count, -((y - height) // cell))
+    if left >= right or top >= bottom:
+        crop = np.empty((size_px, size_px, 3), np.uint8) if out is None else out
+        crop.fill(border_value)
+        return crop
+    part = (x + left * cell, y + top * cell), (right - left, bottom - top)
+    cells = _reduced(image_bgr, part, cell, border_value, memory)
+    if right - left < count or bottom - top < count:
+        inside = cells
+        cells = memory.array("square", count, count, 3)
+        sides = top, count - bottom, left, count - right
+        cv2.copyMakeBorder(inside, *sides, cv2.BORDER_CONSTANT, dst=cells, value=(border_value,) * 3)
+    return np.asarray(cv2.resize(cells, (size_px, size_px), dst=out, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _cell_px(reduction: float) -> int:

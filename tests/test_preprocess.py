@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -89,7 +90,7 @@ class TestGeometry:
     @pytest.mark.parametrize("size_px", [64, 112, 113])
     def test_fractions_run_over_the_square_of_the_box(self, size_px: int) -> None:
         """Fraction (u, v) is image position c − S/2 + S·(u, v), whatever the size of the crop."""
-        spec = PreprocessSpec((size_px, size_px), crop_scale=1.25)
+        spec = PreprocessSpec((size_px, size_px), crop_scale=1.25, whole_pixels=False)
         transform = crop_transform(FaceBox(100, 200, 180, 260), spec)  # centre (140, 230), longer side 80, S = 100
         corners = transform.from_fractions(np.array([[0, 0], [1, 1], [0.5, 0.5], [0.25, 0.75]]))
         assert corners == pytest.approx(np.array([[90, 180], [190, 280], [140, 230], [115, 255]]))
@@ -209,7 +210,9 @@ class TestCropFace:
         assert (xs.mean(), ys.mean()) == pytest.approx(tuple(transform.to_crop(np.array([210.0, 140]))), abs=0.3)
 
     def test_the_crop_is_the_box_times_the_crop_scale(self) -> None:
-        _, transform = crop_face(np.zeros((300, 400, 3), np.uint8), FaceBox(150, 100, 250, 220), PreprocessSpec(crop_scale=1.5))
+        _, transform = crop_face(
+            np.zeros((300, 400, 3), np.uint8), FaceBox(150, 100, 250, 220), PreprocessSpec(crop_scale=1.5, whole_pixels=False)
+        )
         corners = transform.from_fractions(np.array([[0.0, 0], [1, 1]]))
         assert corners == pytest.approx(np.array([[110, 70], [290, 250]]))
 
@@ -232,8 +235,23 @@ class TestWhatADeviceDoesForEveryFace:
     @given(st.floats(-500, 500), st.floats(-500, 500), st.floats(1, 900))
     def test_the_crop_of_a_box_is_an_upright_square(self, x: float, y: float, side: float) -> None:
         box = FaceBox(x, y, x + side, y + 0.7 * side)
-        short, long = crop_transform(box, SPEC), square_transform(box.center, SPEC.crop_scale * box.width, SPEC.input_hw[0])
+        short = crop_transform(box, replace(SPEC, whole_pixels=False))
+        long = square_transform(box.center, SPEC.crop_scale * box.width, SPEC.input_hw[0])
         assert np.array_equal(short.matrix, long.matrix)
+
+    @given(st.floats(-500, 500), st.floats(-500, 500), st.floats(1, 9000), st.integers(8, 300))
+    def test_of_whole_pixels_it_is_the_nearest(self, x: float, y: float, side: float, size: int) -> None:
+        """No corner moves by a pixel of the crop; where a crop enlarges, nothing moves."""
+        box, spec = FaceBox(x, y, x + side, y + side), replace(SPEC, input_hw=(size, size))
+        whole, exact = crop_transform(box, spec), crop_transform(box, replace(spec, whole_pixels=False))
+        corners = whole.to_crop(exact.to_image(np.array([[-0.5, -0.5], [size - 0.5, size - 0.5]])))
+        moved = np.abs(corners - [[-0.5, -0.5], [size - 0.5, size - 0.5]]).max()
+        assert moved < 1
+        if spec.crop_scale * side < size:
+            assert moved < 1e-6
+        elif spec.crop_scale * side < 24 * size:
+            edges = whole.to_image(np.array([[-0.5, -0.5], [size - 0.5, size - 0.5]])) + 0.5
+            assert edges == pytest.approx(np.round(edges), abs=1e-6)
 
     @given(transforms)
     def test_points_from_fractions_are_points_from_crop_pixels(self, transform: CropTransform) -> None:

@@ -107,6 +107,53 @@ class TestThePartThatIsRead:
         assert (warp(NOISE, square_transform(center, side, SIZE), BORDER) == BORDER).all()
 
 
+class TestASquareOfWholePixels:
+    """The short way, for upright crops that shrink the image: the same crop as the long way gives."""
+
+    squares = st.builds(
+        resampling.whole_square, st.tuples(st.floats(-60, 180), st.floats(-60, 150)), st.floats(SIZE, 24 * SIZE), st.just(SIZE)
+    ).filter(lambda square: square is not None)
+
+    @staticmethod
+    def transform(square: resampling.Square) -> CropTransform:
+        x, y, side = square
+        return square_transform((x + (side - 1) / 2, y + (side - 1) / 2), side, SIZE)
+
+    @given(squares)
+    def test_it_gives_what_a_warp_gives(self, square: resampling.Square) -> None:
+        """A turn by less than a thousandth of a pixel is not upright, and goes the long way."""
+        transform = self.transform(square)
+        turned = transform.matrix.copy()
+        turned[0, 1] += 1e-9
+        # A warp knows only 32 places between two pixels, and has its cells elsewhere.
+        smooth = cv2.GaussianBlur(NOISE, (0, 0), 2.0)
+        limit = 8 if square[2] <= resampling._MAX_PLAIN_REDUCTION * SIZE else 40
+        short, long = warp(smooth, transform, BORDER), warp(smooth, CropTransform(turned, SIZE), BORDER)
+        assert levels_apart(short, long) <= limit
+        assert np.abs(short.astype(int) - long).mean() < 2
+
+    @given(squares)
+    def test_it_is_found_again_in_the_map(self, square: resampling.Square) -> None:
+        zoom, _, shift_x, _, _, shift_y = self.transform(square).matrix.ravel().tolist()
+        assert resampling._square_of(zoom, shift_x, shift_y, SIZE) == square
+
+    @pytest.mark.parametrize("change", [(1e-4, 0, 0), (0, 0.01, 0), (0, 0, 0.01)], ids=["side", "x", "y"])
+    def test_another_square_is_not(self, change: tuple[float, float, float]) -> None:
+        zoom, shift_x, shift_y = (value + more for value, more in zip((0.5, -3.25, 7.75), change, strict=True))
+        assert resampling._square_of(zoom, shift_x, shift_y, SIZE) is None
+        assert resampling._square_of(0.5, -3.25, 7.75, SIZE) == (6, -16, 64)
+
+    def test_half_a_pixel_off_would_be_seen(self) -> None:
+        """What a resize does that takes pixel centres for corners."""
+        ramp = np.repeat(np.arange(0, 240, 2, np.uint8)[None, :, None].repeat(90, 0), 3, axis=2)
+        crop = warp(ramp, self.transform((10, 5, 64)), BORDER)
+        assert crop[0, :, 0].tolist() == [2 * (10 + 2 * u) + 1 for u in range(SIZE)]
+
+    @pytest.mark.parametrize("side", [SIZE - 0.5, 24.1 * SIZE])
+    def test_none_is_offered_where_it_would_not_pay(self, side: float) -> None:
+        assert resampling.whole_square((50.0, 50.0), side, SIZE) is None
+
+
 class TestReduction:
     @pytest.mark.parametrize(
         ("reduction", "cell"), [(0.01, 1), (1.49, 1), (1.51, 2), (2.99, 2), (3.01, 4), (6.01, 8), (12.01, 16), (1e6, 16)]
