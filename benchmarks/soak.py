@@ -1,6 +1,6 @@
 """Hours in a car: does memory stay flat, are handles given back, how long are the longest calls, do threads disturb each other?
 
-    python benchmarks/soak.py [--frames 200000] [--bundle zoo:ibug68] [--precision int8] [--engine NAME ...] [--out DIR]
+    python benchmarks/soak.py [--frames 200000] [--bundle zoo:ibug68_fast] [--precision int8] [--engine NAME ...] [--out DIR]
 
 Each engine has a process of its own, one thread for engine and OpenCV. Faces appear and leave, none to six at a time; every
 frame has another size, most are parts of a larger picture, some are copies, some are gray, and some boxes cannot be used.
@@ -188,7 +188,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--frames", type=int, default=200_000)
     parser.add_argument("--thread-frames", type=int, default=2_000, help="frames of the comparison of threads")
-    parser.add_argument("--bundle", default="zoo:ibug68")
+    parser.add_argument("--bundle", default="zoo:ibug68_fast")
     parser.add_argument("--precision", default="int8")
     parser.add_argument("--engine", action="append", choices=ENGINES, help="may be given again; all without it")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")

@@ -85,9 +85,10 @@ def main() -> None:
         made = {name: _make(name, variant, whole, training, validation, Path(folder)) for name, variant in VARIANTS.items()}
         times = _times_us({name: (file, px) for name, (file, px, _) in made.items()}, given.rounds)
     rows = [{**facts, **{engine: times[name, engine] for engine in ENGINES}} for name, (_, _, facts) in made.items()]
+    nme_of_whole = rows[0]["NME"]
     for row in rows:
         row["saved on openvino"] = round(rows[0]["openvino"] - row["openvino"], 1)
-        row["lost"] = f"{row['NME'] - rows[0]['NME']:.2f}"
+        row["lost"] = f"{row['NME'] - nme_of_whole:.2f}"
         row["NME"] = f"{row['NME']:.2f} %"
     intro = "Times in µs on one thread. The script says what each column is."
     write_results(given.out, "trim_search", "What parts of MobileNetV4 conv-small cost and are worth", intro, rows)

@@ -70,7 +70,7 @@ class FaceLandmarker:
         """Opens a bundle on exactly this engine, precision and device; there is no fallback.
 
         Args:
-            bundle: an opened bundle, its folder, or a trained one as "zoo:ibug68".
+            bundle: an opened bundle, its folder, or a trained one as "zoo:ibug68_fast".
             backend: one of `lmedge.runtimes.runtime_names()`; or "auto", the fastest that is right on this machine: measured
                 once, and remembered, see `lmedge.runtimes.choice`. `choice` says which.
             precision: "fp32", "fp16", "int8" or "fp16-int8", where the bundle has it. None is "fp32" for a named backend, and

@@ -1,6 +1,6 @@
 """Many images on many cores: a landmarker of its own for each of several threads.
 
-    with LandmarkerPool("zoo:ibug68", workers=4, precision="int8") as pool:
+    with LandmarkerPool("zoo:ibug68_fast", workers=4, precision="int8") as pool:
         for faces in pool.map((image, boxes) for image, boxes in images):
             ...
 

@@ -1,6 +1,6 @@
 """Answers by a deadline: the engine runs in a thread of its own, and a call ends in time whether or not it has answered.
 
-    with RealTimeLandmarker("zoo:ibug68", deadline_ms=15, policy="hold_last", precision="int8") as landmarker:
+    with RealTimeLandmarker("zoo:ibug68_fast", deadline_ms=15, policy="hold_last", precision="int8") as landmarker:
         answer = landmarker.predict(image_bgr, boxes_xyxy)
         answer.faces, answer.late, landmarker.health.state
 
