@@ -9,6 +9,7 @@ Nodes share the run folder and the photos by a common file system.
 
 from __future__ import annotations
 
+import atexit
 import os
 
 from lmedge.errors import ConfigError
@@ -65,9 +66,20 @@ def _broadcast(folder: str) -> str:
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    joined = PartialState(cpu=train_on_cpu()).num_processes
+    state = PartialState(cpu=train_on_cpu())
+    # Else its threads are still at work when Python ends, which now and then aborts the process.
+    atexit.register(_part)
+    joined = state.num_processes
     if joined != process_count():
         raise ConfigError(f"{process_count()} processes were started, but {joined} found each other. Start them with torchrun.")
     message = [folder]
     broadcast_object_list(message)
     return message[0]
+
+
+def _part() -> None:
+    """Leaves the other processes; leaving twice is fine."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
