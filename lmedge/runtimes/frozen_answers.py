@@ -12,12 +12,12 @@ import numpy as np
 
 from lmedge.landmarks import Landmarks
 
-# Of the longer side of the face's box: what rounding to float32 makes of one and the same answer in different places.
+# Of the face's extent: what rounding to float32 makes of one and the same answer in different places.
 _SAME = 1e-5
 
 
 class FrozenAnswers:
-    """Counts how often in a row the points have lain in the same places, relative to their boxes.
+    """Counts how often in a row the points have had the same shape, wherever their faces were and however large.
 
     Attributes:
         in_a_row: how many answers in a row were the same as the one before them.
@@ -29,16 +29,20 @@ class FrozenAnswers:
 
     def repeats(self, faces: Sequence[Landmarks]) -> bool:
         """Whether an answer is that of the call before: as many faces, at least one, and all of them the same."""
-        places = [_in_box(face) for face in faces]
-        same = len(places) == len(self._last) > 0 and all(map(_equal, places, self._last))
+        shapes = [_shape(face) for face in faces]
+        same = len(shapes) == len(self._last) > 0 and all(map(_equal, shapes, self._last))
         self.in_a_row = self.in_a_row + 1 if same else 0
-        self._last = places
+        self._last = shapes
         return same
 
 
-def _in_box(face: Landmarks) -> np.ndarray:
-    """The points as fractions of the longer side of their box, from its centre. Every crop is a fixed multiple of that."""
-    return np.asarray((face.points_px - np.array(face.box.center)) / max(face.box.width, face.box.height))
+def _shape(face: Landmarks) -> np.ndarray:
+    """The points from their corner, as fractions of their longer extent: the same for the same answer to whatever crop, also
+    where a crop of whole pixels is not quite a fixed multiple of its box."""
+    points = face.points_px.astype(np.float64)
+    corner = points.min(axis=0)
+    extent = float((points.max(axis=0) - corner).max())
+    return np.asarray((points - corner) / (extent or 1.0))
 
 
 def _equal(one: np.ndarray, other: np.ndarray) -> bool:

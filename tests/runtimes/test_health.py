@@ -151,10 +151,10 @@ def test_the_same_answer_again_and_again_is_a_failure_wherever_the_box_is(monito
     assert monitor.state is HealthState.DEGRADED
 
 
-def test_points_that_move_by_a_hundredth_of_a_pixel_are_not_frozen(monitor: HealthMonitor) -> None:
+def test_a_point_that_moves_by_a_hundredth_of_a_pixel_is_not_frozen(monitor: HealthMonitor) -> None:
     places = NOISE.uniform(0, 1, (5, 2))
     for call in range(30):
-        monitor.answered(faces(places=places + 1e-4 * (call % 2)), 1.0)
+        monitor.answered(faces(places=places + 1e-4 * (call % 2) * np.eye(5, 2)), 1.0)
     assert monitor.state is HealthState.READY
 
 

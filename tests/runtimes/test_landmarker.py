@@ -19,7 +19,8 @@ from lmedge.runtimes.fake import FakeRuntime
 from lmedge.runtimes.landmarker import face_boxes
 from tests.bundles import SCHEMA
 
-BOX = [40.0, 30.0, 120.0, 110.0]
+# Its crop begins and ends between pixels, so that a crop of whole pixels is where it would be anyway.
+BOX = [40.5, 30.5, 120.5, 110.5]
 IMAGE = np.random.default_rng(3).integers(0, 256, (160, 200, 3), np.uint8)
 
 
@@ -38,9 +39,9 @@ def scripted(landmarker: FaceLandmarker, *answers: npt.NDArray[np.float64] | Exc
 def test_points_come_back_in_image_pixels(landmarker: FaceLandmarker) -> None:
     centre, corner = np.full((5, 2), 0.5), np.zeros((5, 2))
     middle, edge = scripted(landmarker, centre, corner).predict(IMAGE, [BOX, BOX])
-    np.testing.assert_allclose(middle.points_px, np.tile([80.0, 70.0], (5, 1)), atol=1e-5)
+    np.testing.assert_allclose(middle.points_px, np.tile([80.5, 70.5], (5, 1)), atol=1e-5)
     # Fraction 0 is the outer edge of the crop: the centre less half of crop_scale × side.
-    np.testing.assert_allclose(edge.points_px, np.tile([80.0 - 50.0, 70.0 - 50.0], (5, 1)), atol=1e-5)
+    np.testing.assert_allclose(edge.points_px, np.tile([80.5 - 50.0, 70.5 - 50.0], (5, 1)), atol=1e-5)
     assert middle.schema == SCHEMA
     assert middle.box == FaceBox(*BOX)
 
@@ -120,7 +121,7 @@ def test_one_bad_box_among_good_ones_runs_nothing(landmarker: FaceLandmarker) ->
     with pytest.raises(InputError, match="outside"):
         landmarker.predict(IMAGE, [BOX, [400, 30, 500, 110]])
     middle = landmarker.predict(IMAGE, [BOX])[0]
-    np.testing.assert_allclose(middle.points_px[0], [55.0, 45.0], atol=1e-5)
+    np.testing.assert_allclose(middle.points_px[0], [55.5, 45.5], atol=1e-5)
 
 
 def test_boxes_of_another_kind_go_through_their_fit(fake_faces: Bundle) -> None:
@@ -130,7 +131,7 @@ def test_boxes_of_another_kind_go_through_their_fit(fake_faces: Bundle) -> None:
         found = scripted(landmarker, np.full((5, 2), 0.5), np.full((5, 2), 0.5))
         by_argument = found.predict(IMAGE, [BOX], box_kind="yunet")[0]
         by_box = found.predict(IMAGE, [FaceBox(*BOX, kind="yunet")])[0]
-        np.testing.assert_allclose(by_argument.points_px[0], [80.0, 90.0], atol=1e-5)
+        np.testing.assert_allclose(by_argument.points_px[0], [80.5, 90.5], atol=1e-5)
         np.testing.assert_array_equal(by_argument.points_px, by_box.points_px)
         with pytest.raises(InputError, match="this bundle knows reference, yunet"):
             landmarker.predict(IMAGE, [BOX], box_kind="wflw")
