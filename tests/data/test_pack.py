@@ -73,7 +73,7 @@ class TestContent:
         before = sample_of(image, points_of(IBUG_68, side_px=300, offset_px=300))
         after = read_pack(write_pack(tmp_path / "faces.lmpack", [before], SOURCES, size_px=200))[0]
         assert after.read_image().shape == (200, 200, 3)
-        spec = PreprocessSpec(input_hw=(64, 64))
+        spec = PreprocessSpec(input_hw=(64, 64), whole_pixels=False)
         one, other = (crop_face(face.read_image(), face.box(), spec) for face in (before, after))
         np.testing.assert_allclose(one[1].to_fractions(before.points_px), other[1].to_fractions(after.points_px), atol=1e-5)
         assert np.abs(one[0].astype(int) - other[0]).mean() < 3
