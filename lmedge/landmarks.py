@@ -13,6 +13,8 @@ import numpy.typing as npt
 from lmedge.errors import InputError
 from lmedge.schemas import LandmarkSchema
 
+_BITS_OF_ONE = int(np.float32(1).view(np.uint32))
+
 
 @dataclass(frozen=True)
 class FaceBox:
@@ -106,10 +108,7 @@ class Landmarks:
         object.__setattr__(self, "points_px", points)
         if self.confidence is not None:
             confidence = np.array(self.confidence, np.float32)
-            # Not a number is neither.
-            if confidence.shape != expected[:1] or not (
-                np.minimum.reduce(confidence) >= 0 and np.maximum.reduce(confidence) <= 1
-            ):
+            if confidence.shape != expected[:1] or not _all_in_unit_interval(confidence):
                 raise InputError(f"confidence must be {expected[:1]} in [0, 1]; got shape {confidence.shape}.")
             confidence.flags.writeable = False
             object.__setattr__(self, "confidence", confidence)
@@ -122,3 +121,11 @@ class Landmarks:
             "box_xyxy": [round(float(v), 3) for v in self.box.xyxy],
             "box_kind": self.box.kind,
         }
+
+
+def _all_in_unit_interval(values: npt.NDArray[np.float32]) -> bool:
+    # The bits of floats from 0 up are in the floats' order, and above those of 1 are all larger ones, NaN and what has a sign.
+    if np.maximum.reduce(values.view(np.uint32)) <= _BITS_OF_ONE:
+        return True
+    # A zero may have a sign; not a number is neither.
+    return bool(np.minimum.reduce(values) >= 0 and np.maximum.reduce(values) <= 1)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from lmedge.errors import InputError
 from lmedge.landmarks import FaceBox
-from lmedge.resampling import ResamplingMemory, resample, whole_square
+from lmedge.resampling import ResamplingMemory, Square, resample, whole_square
 
 REFERENCE = "reference"
 
@@ -101,10 +101,16 @@ class PreprocessSpec:
 
 @dataclass(frozen=True, eq=False)
 class CropTransform:
-    """The affine map from image pixels to the pixels of a crop of `size_px` × `size_px`."""
+    """The affine map from image pixels to the pixels of a crop of `size_px` × `size_px`.
+
+    Attributes:
+        matrix: (2, 3).
+        square: where the crop is of whole pixels, the first of them and their number along a side, as the matrix has it.
+    """
 
     matrix: npt.NDArray[np.float64]
     size_px: int
+    square: Square | None = None
 
     def to_crop(self, points_px: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Image points (..., 2) → crop pixels."""
@@ -122,6 +128,11 @@ class CropTransform:
 
     def from_fractions(self, fractions: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """The network's answer (..., 2) → image points."""
+        if self.square is not None:
+            first_x, first_y, side = self.square
+            points = np.multiply(fractions, side, dtype=np.float64)
+            points += (first_x - 0.5, first_y - 0.5)
+            return np.asarray(points)
         (a, b, x), (c, d, y) = self.matrix.tolist()
         if b or c:
             return self.to_image(np.asarray(fractions, np.float64) * self.size_px - 0.5)
@@ -176,7 +187,7 @@ def crop_transform(box: FaceBox, spec: PreprocessSpec) -> CropTransform:
         x, y, whole_side = square
         zoom = size / whole_side
         shift_x, shift_y = zoom * (0.5 - x) - 0.5, zoom * (0.5 - y) - 0.5
-    return CropTransform(np.array([[zoom, 0.0, shift_x], [0.0, zoom, shift_y]]), size)
+    return CropTransform(np.array(((zoom, 0.0, shift_x), (0.0, zoom, shift_y))), size, square)
 
 
 def square_transform(
@@ -216,7 +227,9 @@ def warp(
         out: a contiguous array for the crop; None makes one.
         memory: for the steps between image and crop; None makes it.
     """
-    return resample(image_bgr, transform.matrix, transform.size_px, border_value, out=out, memory=memory)
+    return resample(
+        image_bgr, transform.matrix, transform.size_px, border_value, square=transform.square, out=out, memory=memory
+    )
 
 
 def check_image(image: Any, *, rows_apart: bool = False) -> npt.NDArray[np.uint8]:

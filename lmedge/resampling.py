@@ -73,6 +73,7 @@ def resample(
     size_px: int,
     border_value: int,
     *,
+    square: Square | None = None,
     out: Image | None = None,
     memory: ResamplingMemory | None = None,
 ) -> Image:
@@ -81,10 +82,13 @@ def resample(
     Args:
         image_bgr: uint8 (H, W, 3), pixels in one piece; rows may lie apart.
         matrix: (2, 3), image pixels → crop pixels, invertible.
+        square: the one of `whole_square` that the map is of, where the caller has it; else it is found from the map.
         out: a contiguous array for the crop; None makes one.
         memory: for the steps between; None makes it.
     """
     memory = memory or ResamplingMemory()
+    if square is not None:
+        return _resized(image_bgr, square, size_px, border_value, out, memory)
     (a, b, shift_x), (c, d, shift_y) = matrix.tolist()
     if a == d and not (b or c):
         square = _square_of(a, shift_x, shift_y, size_px)
